@@ -1,0 +1,26 @@
+//! Compiles `proto/` without a `protoc` on the machine: protox parses, tonic-prost-build writes the code.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+/// Everything under `proto/` that the server speaks or stores.
+const PUBLIC: [&str; 4] =
+    ["tandem/v1/entry.proto", "tandem/v1/write.proto", "tandem/v1/kv_service.proto", "tandem/v1/error.proto"];
+const STORAGE: [&str; 1] = ["tandem/storage/v1/log.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    // Reflection serves the public files alone: storage stays out of it.
+    let public = protox::compile(PUBLIC, ["proto"])?;
+    fs::write(out.join("public_descriptors.bin"), public.encode_to_vec())?;
+    let all = protox::compile(PUBLIC.iter().chain(&STORAGE), ["proto"])?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_transport(false)
+        // Values travel as shared slices of what was received, so that no door copies them.
+        .bytes(".")
+        .compile_fds(all)?;
+    Ok(())
+}

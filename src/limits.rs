@@ -1,0 +1,125 @@
+//! Every bound of the server: defaults, hard caps, and the relations between them, asserted at compile time.
+//!
+//! Names end in their unit. `*_MAX` is a hard cap that configuration cannot pass; [`Limits`] are the values in force.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Longest key that configuration may allow.
+pub const KEY_BYTES_MAX: usize = 4 * KIB;
+/// Longest value that configuration may allow.
+pub const VALUE_BYTES_MAX: usize = 8 * MIB;
+/// Largest request that configuration may allow.
+pub const REQUEST_BYTES_MAX: usize = 16 * MIB;
+/// Longest content type.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
+/// Longest request id.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// No answer is larger, but for one larger value: previous values are left out past it.
+pub const RESPONSE_BYTES_MAX: usize = 4 * MIB;
+/// Most conditions of one write: one of each kind.
+pub const CONDITIONS_MAX: usize = 4;
+/// Shortest time to live.
+pub const TTL_MS_MIN: u64 = 1;
+/// Longest time to live: ten years.
+pub const TTL_MS_MAX: u64 = 10 * 366 * 24 * 3_600_000;
+/// Longest `?wait=`.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Bytes that one group commit writes at most; a larger record goes alone.
+pub const GROUP_BYTES_MAX: usize = 4 * MIB;
+/// Bytes that a log record may take beyond its request: head, times, request id, fingerprint, padding.
+pub const RECORD_OVERHEAD_BYTES_MAX: usize = KIB;
+/// Largest payload of a frame.
+pub const RECORD_BYTES_MAX: usize = REQUEST_BYTES_MAX + RECORD_OVERHEAD_BYTES_MAX;
+/// Smallest segment that configuration may ask for.
+pub const SEGMENT_BYTES_MIN: u64 = 64 * KIB as u64;
+/// Largest segment that configuration may ask for.
+pub const SEGMENT_BYTES_MAX: u64 = 1024 * MIB as u64;
+/// Size of a new store's first segment, so that a cold start is quick; each next one is four times as large, up to the
+/// configured size.
+pub const SEGMENT_FIRST_BYTES: u64 = MIB as u64;
+/// The revision offset rises by this after an unclean stop: more than records can be lost.
+pub const OFFSET_STEP_UNCLEAN: u64 = 1 << 20;
+/// The revision offset rises by this on a restore.
+pub const OFFSET_STEP_RESTORE: u64 = 1 << 40;
+/// Revisions stay below this, so that JSON numbers carry them exactly.
+pub const REVISION_MAX: u64 = 1 << 53;
+/// Pairs in one Expire record at most.
+pub const EXPIRE_KEYS_MAX: usize = 1_000;
+/// Records between two syncs at most in weak modes: keeps what a crash can lose below [`OFFSET_STEP_UNCLEAN`].
+pub const UNSYNCED_RECORDS_MAX: u64 = OFFSET_STEP_UNCLEAN / 2;
+
+/// Bytes of headers that the HTTP parsers accept; what lies between this and [`Limits::header_bytes`] gets a
+/// well-formed HEADER_TOO_LARGE, what lies beyond gets the parser's own bare 431.
+pub const HEADER_PARSER_BYTES: usize = 64 * KIB;
+
+/// The limits in force: defaults here, set by configuration's sections `limits` and `wal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest key.
+    pub key_bytes: usize,
+    /// Longest value.
+    pub value_bytes: usize,
+    /// Largest request body or message.
+    pub request_bytes: usize,
+    /// Largest header section of a request.
+    pub header_bytes: usize,
+    /// Writes that wait for the log at most.
+    pub queue_items: usize,
+    /// Bytes of writes that wait for the log at most.
+    pub queue_bytes: usize,
+    /// Time a request may take.
+    pub request_timeout: Duration,
+    /// Time in which a request's headers must arrive.
+    pub header_timeout: Duration,
+    /// Time in which a request's body must arrive.
+    pub body_timeout: Duration,
+    /// Connections of each door at most.
+    pub connections: usize,
+    /// Streams of one HTTP/2 connection at most.
+    pub streams_per_connection: u32,
+    /// Requests held by `?wait=` at once at most.
+    pub waits: usize,
+    /// Time that a stop waits for requests in flight.
+    pub drain_timeout: Duration,
+    /// How long answers to request ids are remembered.
+    pub request_window: Duration,
+    /// How many answers to request ids are remembered at most.
+    pub request_window_ids: usize,
+    /// Bytes that remembered answers may take at most.
+    pub request_window_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes: KIB,
+            value_bytes: MIB,
+            request_bytes: 8 * MIB,
+            header_bytes: 16 * KIB,
+            queue_items: 65_536,
+            queue_bytes: 64 * MIB,
+            request_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            connections: 10_000,
+            streams_per_connection: 256,
+            waits: 10_000,
+            drain_timeout: Duration::from_secs(20),
+            request_window: Duration::from_secs(600),
+            request_window_ids: 1_000_000,
+            request_window_bytes: 256 * MIB,
+        }
+    }
+}
+
+// The relations that the code relies on.
+const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + CONTENT_TYPE_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(REQUEST_ID_BYTES_MAX + 128 < RECORD_OVERHEAD_BYTES_MAX);
+// Every frame takes more than 64 bytes: a segment holds fewer records than the offset rises by.
+const _: () = assert!(SEGMENT_BYTES_MAX / 64 > 0 && UNSYNCED_RECORDS_MAX < OFFSET_STEP_UNCLEAN);
+const _: () = assert!(OFFSET_STEP_RESTORE < REVISION_MAX && OFFSET_STEP_UNCLEAN < OFFSET_STEP_RESTORE);
+const _: () = assert!(SEGMENT_FIRST_BYTES >= SEGMENT_BYTES_MIN && SEGMENT_BYTES_MAX <= u32::MAX as u64);

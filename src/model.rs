@@ -1,0 +1,336 @@
+//! The domain's words for what keys hold, and the only conversions between them and the schema.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost_types::Timestamp;
+
+use crate::{
+    error::{Error, Result},
+    limits::{TTL_MS_MAX, TTL_MS_MIN},
+    pb,
+};
+
+/// Content type of values that came without one.
+pub const CONTENT_TYPE_DEFAULT: &str = "application/octet-stream";
+/// Content type of counters.
+pub const CONTENT_TYPE_COUNTER: &str = "text/plain";
+
+/// What the store keeps of an entry besides key, value and content type. Times are milliseconds since 1970 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// Revision of the write that last changed the entry.
+    pub revision: u64,
+    /// Revision of the write that created the key.
+    pub create_revision: u64,
+    /// 1 at creation, one more with each write.
+    pub version: u64,
+    /// When the entry was last written or touched.
+    pub update_time_ms: u64,
+    /// When it expires; `None`: never.
+    pub expire_time_ms: Option<u64>,
+}
+
+impl Metadata {
+    /// Whether the entry is gone at `time_ms`: from its deadline on.
+    pub fn expired_at(&self, time_ms: u64) -> bool {
+        self.expire_time_ms.is_some_and(|deadline_ms| deadline_ms <= time_ms)
+    }
+}
+
+/// A value where the store keeps it: small ones in place, large ones shared.
+#[derive(Clone, Copy, Debug)]
+pub enum ValueRef<'store> {
+    /// Bytes within the arena: copied out.
+    Inline(&'store [u8]),
+    /// Bytes outside it: shared.
+    Shared(&'store Bytes),
+}
+
+impl ValueRef<'_> {
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Inline(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// The bytes, to keep: a copy of a small value, a share of a large one.
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Inline(bytes) => Bytes::copy_from_slice(bytes),
+            Self::Shared(bytes) => Bytes::clone(bytes),
+        }
+    }
+}
+
+/// An entry where the store keeps it.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryRef<'store> {
+    /// The key.
+    pub key: &'store [u8],
+    /// The value.
+    pub value: ValueRef<'store>,
+    /// Media type of the value.
+    pub content_type: &'store str,
+    /// The rest.
+    pub metadata: Metadata,
+}
+
+impl EntryRef<'_> {
+    /// The entry as clients read it, with or without its value.
+    pub fn to_pb(&self, with_value: bool) -> pb::Entry {
+        pb::Entry {
+            key: Bytes::copy_from_slice(self.key),
+            value: if with_value { self.value.to_bytes() } else { Bytes::new() },
+            revision: self.metadata.revision,
+            create_revision: self.metadata.create_revision,
+            version: self.metadata.version,
+            expire_time: self.metadata.expire_time_ms.map(timestamp_from_ms),
+            update_time: Some(timestamp_from_ms(self.metadata.update_time_ms)),
+            content_type: self.content_type.to_owned(),
+        }
+    }
+}
+
+/// Milliseconds as the schema's timestamp.
+pub fn timestamp_from_ms(time_ms: u64) -> Timestamp {
+    Timestamp {
+        seconds: i64::try_from(time_ms / 1_000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(time_ms % 1_000 * 1_000_000).unwrap_or(0),
+    }
+}
+
+/// The schema's timestamp as milliseconds, what is finer cut off; `None` before 1970 or with nanos out of range.
+pub fn ms_from_timestamp(timestamp: &Timestamp) -> Option<u64> {
+    let nanos = u64::try_from(timestamp.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    u64::try_from(timestamp.seconds).ok()?.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+}
+
+/// The schema's duration as milliseconds, what is finer cut off; `None` if negative or with nanos out of range.
+pub fn ms_from_duration(duration: &prost_types::Duration) -> Option<u64> {
+    let nanos = u64::try_from(duration.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    u64::try_from(duration.seconds).ok()?.checked_mul(1_000)?.checked_add(nanos / 1_000_000)
+}
+
+/// A duration as the schema's.
+pub fn duration_to_pb(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0),
+    }
+}
+
+/// When a write lets its entry expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// So many milliseconds after the write.
+    TtlMs(u64),
+    /// At this time.
+    AtMs(u64),
+    /// As before; a new key never.
+    Keep,
+    /// Never.
+    Never,
+}
+
+impl Expiry {
+    /// The checked meaning of the schema's expiry; `None` where it is unset.
+    pub fn from_pb(expiry: Option<&pb::Expiry>) -> Result<Option<Self>> {
+        use pb::expiry::Kind;
+        let Some(kind) = expiry.and_then(|expiry| expiry.kind.as_ref()) else {
+            return Ok(None);
+        };
+        match kind {
+            Kind::Ttl(ttl) => match ms_from_duration(ttl) {
+                Some(ttl_ms) if (TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms) => Ok(Some(Self::TtlMs(ttl_ms))),
+                _ => Err(Error::invalid_field(
+                    "expiry.ttl",
+                    "a ttl lies between 1 ms and 10 years; to let an entry stay, ask for `never`",
+                )
+                .with(|details| details.limit = Some(TTL_MS_MAX))),
+            },
+            Kind::ExpireTime(time) => match ms_from_timestamp(time) {
+                Some(time_ms) if time_ms > 0 && time_ms < 1 << 48 => Ok(Some(Self::AtMs(time_ms))),
+                _ => Err(Error::invalid_field(
+                    "expiry.expire_time",
+                    "the time is out of range: send one that lies ahead",
+                )),
+            },
+            Kind::Keep(true) => Ok(Some(Self::Keep)),
+            Kind::Never(true) => Ok(Some(Self::Never)),
+            Kind::Keep(false) => Err(Error::invalid_field("expiry.keep", "`keep` is true or left out")),
+            Kind::Never(false) => Err(Error::invalid_field("expiry.never", "`never` is true or left out")),
+        }
+    }
+
+    /// The deadline of an entry written at `time_ms` whose deadline before was `current_ms`.
+    pub fn deadline_ms(self, time_ms: u64, current_ms: Option<u64>) -> Option<u64> {
+        match self {
+            Self::TtlMs(ttl_ms) => Some(time_ms.saturating_add(ttl_ms)),
+            Self::AtMs(deadline_ms) => Some(deadline_ms),
+            Self::Keep => current_ms,
+            Self::Never => None,
+        }
+    }
+}
+
+/// The conditions of a write: all that are set must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// The key exists, or is absent.
+    pub exists: Option<bool>,
+    /// The entry has this revision; 0: the key is absent.
+    pub revision: Option<u64>,
+    /// The entry has this version; 0: the key is absent.
+    pub version: Option<u64>,
+    /// The entry has this value.
+    pub value: Option<Bytes>,
+}
+
+impl Conditions {
+    /// The checked meaning of the schema's conditions: one of each kind at most, none that clash.
+    pub fn from_pb(conditions: &[pb::Condition]) -> Result<Self> {
+        use pb::condition::Kind;
+        let mut all = Self::default();
+        for condition in conditions {
+            let repeated = match &condition.kind {
+                None => {
+                    return Err(Error::invalid_field(
+                        "conditions",
+                        "a condition is empty: set exists, revision, version or value",
+                    ));
+                }
+                Some(Kind::Exists(exists)) => all.exists.replace(*exists).is_some(),
+                Some(Kind::Revision(revision)) => all.revision.replace(*revision).is_some(),
+                Some(Kind::Version(version)) => all.version.replace(*version).is_some(),
+                Some(Kind::Value(value)) => all.value.replace(value.clone()).is_some(),
+            };
+            if repeated {
+                return Err(Error::invalid_field(
+                    "conditions",
+                    "two conditions of one kind: send one of each kind at most",
+                ));
+            }
+        }
+        if all.wants_absent() && all.wants_present() {
+            return Err(Error::invalid_field(
+                "conditions",
+                "the conditions clash: one wants the key absent, another present",
+            ));
+        }
+        Ok(all)
+    }
+
+    /// Whether a condition can hold for an absent key only.
+    fn wants_absent(&self) -> bool {
+        self.exists == Some(false) || self.revision == Some(0) || self.version == Some(0)
+    }
+
+    /// Whether a condition can hold for an existing key only.
+    fn wants_present(&self) -> bool {
+        self.exists == Some(true)
+            || self.revision.is_some_and(|revision| revision > 0)
+            || self.version.is_some_and(|version| version > 0)
+            || self.value.is_some()
+    }
+
+    /// Whether there is nothing to check.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Judges the conditions against what the key holds.
+    pub fn check(&self, entry: Option<&EntryRef<'_>>) -> Result<()> {
+        let holds = match entry {
+            None => !self.wants_present(),
+            Some(entry) => {
+                !self.wants_absent()
+                    && self.revision.is_none_or(|revision| revision == entry.metadata.revision)
+                    && self.version.is_none_or(|version| version == entry.metadata.version)
+                    && self.value.as_ref().is_none_or(|value| value == entry.value.as_slice())
+            }
+        };
+        if holds { Ok(()) } else { Err(self.failure(entry.map_or(0, |entry| entry.metadata.revision))) }
+    }
+
+    /// The error of conditions that met `current_revision` (0: an absent key).
+    pub fn failure(&self, current_revision: u64) -> Error {
+        let error = if self.wants_absent() {
+            Error::new(pb::Reason::KeyExists, "the key exists, and the write asked for an absent one")
+        } else if current_revision == 0 {
+            Error::new(pb::Reason::ConditionFailed, "the key is absent, and a condition asked for it")
+        } else {
+            Error::new(pb::Reason::ConditionFailed, "a condition did not hold: read the entry again and decide anew")
+        };
+        error.with(|details| details.current_revision = Some(current_revision))
+    }
+}
+
+/// Reads a counter's text: `-?[0-9]+` without leading zeros, within a signed 64-bit number.
+pub fn parse_counter(text: &[u8]) -> Option<i64> {
+    let digits = text.strip_prefix(b"-").unwrap_or(text);
+    let plain = match digits {
+        [] => false,
+        [b'0'] => text.len() == 1,
+        [b'0', ..] => false,
+        _ => digits.iter().all(u8::is_ascii_digit),
+    };
+    if plain { std::str::from_utf8(text).ok()?.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn counters_are_plain_decimal_numbers() {
+        assert_eq!(parse_counter(b"0"), Some(0));
+        assert_eq!(parse_counter(b"-12"), Some(-12));
+        assert_eq!(parse_counter(b"9223372036854775807"), Some(i64::MAX));
+        for text in [&b""[..], b"-", b"-0", b"01", b"+1", b" 1", b"1\n", b"9223372036854775808", b"1e3", "١".as_bytes()]
+        {
+            assert_eq!(parse_counter(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn conditions_that_clash_are_refused() {
+        let exists = |exists| pb::Condition { kind: Some(pb::condition::Kind::Exists(exists)) };
+        let revision = |revision| pb::Condition { kind: Some(pb::condition::Kind::Revision(revision)) };
+        assert!(Conditions::from_pb(&[exists(false), revision(7)]).is_err());
+        assert!(Conditions::from_pb(&[exists(true), revision(0)]).is_err());
+        assert!(Conditions::from_pb(&[exists(true), exists(true)]).is_err());
+        assert!(Conditions::from_pb(&[pb::Condition { kind: None }]).is_err());
+        assert!(Conditions::from_pb(&[exists(false), revision(0)]).is_ok());
+    }
+
+    #[test]
+    fn only_a_wish_for_absence_fails_as_key_exists() {
+        let absent = Conditions { version: Some(0), ..Conditions::default() };
+        assert_eq!(absent.failure(5).reason, pb::Reason::KeyExists);
+        let present = Conditions { exists: Some(true), ..Conditions::default() };
+        assert_eq!(present.failure(0).reason, pb::Reason::ConditionFailed);
+    }
+
+    proptest! {
+        #[test]
+        fn a_counter_reads_back_as_written(number: i64) {
+            prop_assert_eq!(parse_counter(number.to_string().as_bytes()), Some(number));
+        }
+
+        #[test]
+        fn times_survive_the_schema(time_ms in 0_u64..1 << 48) {
+            prop_assert_eq!(ms_from_timestamp(&timestamp_from_ms(time_ms)), Some(time_ms));
+        }
+
+        #[test]
+        fn a_deadline_never_wraps(time_ms: u64, ttl_ms in TTL_MS_MIN..=TTL_MS_MAX) {
+            let deadline_ms = Expiry::TtlMs(ttl_ms).deadline_ms(time_ms, None);
+            prop_assert!(deadline_ms >= Some(time_ms));
+        }
+    }
+}

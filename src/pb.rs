@@ -1,0 +1,22 @@
+//! The one door to generated code: messages and services of `proto/`, and their descriptors.
+
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+mod generated {
+    pub mod tandem {
+        pub mod v1 {
+            tonic::include_proto!("tandem.v1");
+        }
+        pub mod storage {
+            pub mod v1 {
+                tonic::include_proto!("tandem.storage.v1");
+            }
+        }
+    }
+}
+
+/// `tandem.storage.v1`: what the log and the snapshots hold.
+pub use generated::tandem::storage::v1 as storage;
+pub use generated::tandem::v1::*;
+
+/// Descriptors of the public schema, for reflection.
+pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public_descriptors.bin"));
