@@ -1,5 +1,7 @@
-//! Tandem: an in-memory, durable key-value store with two doors, gRPC and REST, over one engine.
+//! Tandem
+pub mod disk;
 pub mod error;
 pub mod limits;
 pub mod model;
 pub mod pb;
+pub mod store;

@@ -1,2 +1,2 @@
-//! The `tandem` program.
+//! The program.
 fn main() {}

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost_types::Timestamp;
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     limits::{TTL_MS_MAX, TTL_MS_MIN},
     pb,
 };
@@ -165,6 +165,17 @@ impl Expiry {
         }
     }
 
+    /// The meaning of an expiry that the log holds: it was checked before it was logged, and `apply` knows no limits.
+    pub fn from_record(expiry: Option<&pb::Expiry>) -> Option<Self> {
+        use pb::expiry::Kind;
+        match expiry?.kind.as_ref()? {
+            Kind::Ttl(ttl) => ms_from_duration(ttl).map(Self::TtlMs),
+            Kind::ExpireTime(time) => ms_from_timestamp(time).map(Self::AtMs),
+            Kind::Keep(_) => Some(Self::Keep),
+            Kind::Never(_) => Some(Self::Never),
+        }
+    }
+
     /// The deadline of an entry written at `time_ms` whose deadline before was `current_ms`.
     pub fn deadline_ms(self, time_ms: u64, current_ms: Option<u64>) -> Option<u64> {
         match self {
@@ -242,7 +253,7 @@ impl Conditions {
     }
 
     /// Judges the conditions against what the key holds.
-    pub fn check(&self, entry: Option<&EntryRef<'_>>) -> Result<()> {
+    pub fn check(&self, entry: Option<&EntryRef<'_>>) -> Result<(), Refusal> {
         let holds = match entry {
             None => !self.wants_present(),
             Some(entry) => {
@@ -252,19 +263,55 @@ impl Conditions {
                     && self.value.as_ref().is_none_or(|value| value == entry.value.as_slice())
             }
         };
-        if holds { Ok(()) } else { Err(self.failure(entry.map_or(0, |entry| entry.metadata.revision))) }
+        if holds {
+            return Ok(());
+        }
+        let reason = if self.wants_absent() { Reason::KeyExists } else { Reason::ConditionFailed };
+        Err(Refusal::new(reason, entry))
+    }
+}
+
+/// Why a write did not happen when it was judged: small, because the retry window remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: Reason,
+    /// Revision of what the key held; 0: it was absent.
+    pub current_revision: u64,
+}
+
+impl Refusal {
+    /// A refusal of a write that met `entry`.
+    pub fn new(reason: Reason, entry: Option<&EntryRef<'_>>) -> Self {
+        Self { reason, current_revision: entry.map_or(0, |entry| entry.metadata.revision) }
     }
 
-    /// The error of conditions that met `current_revision` (0: an absent key).
-    pub fn failure(&self, current_revision: u64) -> Error {
-        let error = if self.wants_absent() {
-            Error::new(pb::Reason::KeyExists, "the key exists, and the write asked for an absent one")
-        } else if current_revision == 0 {
-            Error::new(pb::Reason::ConditionFailed, "the key is absent, and a condition asked for it")
-        } else {
-            Error::new(pb::Reason::ConditionFailed, "a condition did not hold: read the entry again and decide anew")
+    /// As clients see it.
+    pub fn to_error(self) -> Error {
+        let absent = self.current_revision == 0;
+        let text = match self.reason {
+            Reason::KeyNotFound => "the key is absent",
+            Reason::KeyExists => "the key exists, and the write asked for an absent one",
+            Reason::ConditionFailed if absent => "the key is absent, and a condition asked for it to be there",
+            Reason::ConditionFailed => "a condition did not hold: read the entry again and decide anew",
+            Reason::NotAnInteger => {
+                "the value is not an integer that could be added to: it takes decimal digits, perhaps a leading minus, no \
+                 leading zeros, and 64 bits"
+            }
+            Reason::IntegerOverflow => "the sum does not fit in a signed 64-bit integer: nothing was added",
+            Reason::RequestIdReused => {
+                "the request id was used before for another command: choose a new id for each new command"
+            }
+            Reason::MemoryLimit => "the store's address space is used up: delete keys",
+            _ => "the write was refused",
         };
-        error.with(|details| details.current_revision = Some(current_revision))
+        let error = Error::new(self.reason, text);
+        match self.reason {
+            Reason::KeyExists | Reason::ConditionFailed => {
+                error.with(|details| details.current_revision = Some(self.current_revision))
+            }
+            _ => error,
+        }
     }
 }
 
@@ -310,10 +357,15 @@ mod tests {
 
     #[test]
     fn only_a_wish_for_absence_fails_as_key_exists() {
+        let metadata =
+            Metadata { revision: 5, create_revision: 5, version: 1, update_time_ms: 0, expire_time_ms: None };
+        let entry = EntryRef { key: b"k", value: ValueRef::Inline(b"v"), content_type: "", metadata };
         let absent = Conditions { version: Some(0), ..Conditions::default() };
-        assert_eq!(absent.failure(5).reason, pb::Reason::KeyExists);
+        let refusal = absent.check(Some(&entry)).unwrap_err();
+        assert_eq!((refusal.reason, refusal.current_revision), (Reason::KeyExists, 5));
         let present = Conditions { exists: Some(true), ..Conditions::default() };
-        assert_eq!(present.failure(0).reason, pb::Reason::ConditionFailed);
+        let refusal = present.check(None).unwrap_err();
+        assert_eq!((refusal.reason, refusal.current_revision), (Reason::ConditionFailed, 0));
     }
 
     proptest! {

@@ -1,0 +1,133 @@
+//! The seam between the log and the operating system: what a file system is to Tandem, and the real one.
+
+use std::{fmt, fs, io, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+
+/// Files and folders. The simulated one is in [`super::simulated`].
+pub trait FileSystem: Send + Sync + fmt::Debug {
+    /// Creates a folder and those above it; no error if it is there.
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+    /// Names in a folder.
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
+    /// Opens an existing file to read and write.
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Creates a file, or empties it.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Gives a file another name, replacing what bore it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// Locks a file, created if need be, for as long as the guard lives. `WouldBlock` with the holder's note when
+    /// somebody else has it; `note` becomes the file's content otherwise.
+    fn lock(&self, path: &Path, note: &str) -> io::Result<Box<dyn LockGuard>>;
+}
+
+/// Holds a lock until it is dropped.
+pub trait LockGuard: Send + Sync + fmt::Debug {}
+
+/// An open file.
+pub trait File: Send + Sync + fmt::Debug {
+    /// Reads up to `buffer.len()` bytes; 0 at the end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all bytes.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes what was written durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Length in bytes.
+    fn length(&self) -> io::Result<u64>;
+}
+
+/// Reads a whole file.
+pub fn read_whole(file: &dyn File) -> io::Result<Vec<u8>> {
+    let length = usize::try_from(file.length()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut bytes[filled..], filled as u64)? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// The machine's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RealFileSystem;
+
+#[derive(Debug)]
+struct RealFile(fs::File);
+
+#[derive(Debug)]
+struct RealLock {
+    /// Closing it releases the lock.
+    _file: fs::File,
+}
+
+impl LockGuard for RealLock {}
+
+impl FileSystem for RealFileSystem {
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(fs::File::options().read(true).write(true).open(path)?)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path, note: &str) -> io::Result<Box<dyn LockGuard>> {
+        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = fs::read_to_string(path).unwrap_or_default();
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, holder));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        file.set_len(0)?;
+        file.write_all_at(note.as_bytes(), 0)?;
+        Ok(Box::new(RealLock { _file: file }))
+    }
+}
+
+impl File for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}

@@ -1,0 +1,305 @@
+//! The log thread: takes all that waits, gives each proposal its index, term and time, writes the group with one write,
+//! syncs it once, applies it and answers. While one group syncs, the next gathers in the queue.
+//!
+//! Log and apply share a thread: applying a group costs a small part of its sync, and a hand-over to a second thread
+//! costs a wake. A replicated log would keep this shape: append, wait until durable, apply in order.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{
+    Health,
+    apply::Applier,
+    background_sync::BackgroundSync,
+    clock::{Clock, VisibleTime},
+    completion::{Committed, Deliveries},
+    queue::{Proposal, Queue, Taken, closed_error},
+};
+use crate::{
+    disk::{Wal, WalError},
+    error::{Error, Outcome, Reason},
+    limits::UNSYNCED_RECORDS_MAX,
+    metrics::{Metrics, State as Gauges},
+    pb::Durability,
+};
+
+/// A MARK follows the last record within this time when nothing more comes.
+const MARK_AFTER: Duration = Duration::from_millis(500);
+
+/// What the log thread shares with callers.
+#[derive(Debug)]
+pub struct Shared {
+    /// Proposals that wait.
+    pub queue: Queue,
+    /// Revision of the last applied record.
+    pub revision: AtomicU64,
+    /// The next segment cannot be made ready: growth is refused.
+    pub disk_full: AtomicBool,
+    /// How the engine is.
+    pub health: watch::Sender<Health>,
+    /// The clock of records.
+    pub clock: Clock,
+    /// The time by which reads judge expiry.
+    pub visible_time: VisibleTime,
+    /// Where the log reports.
+    pub metrics: Metrics,
+}
+
+impl Shared {
+    /// Fail-stop: nothing is written any more.
+    fn fail(&self, error: &dyn std::fmt::Display) {
+        tracing::error!(%error, "the write-ahead log failed: writes are refused from now on, reads go on");
+        self.health.send_replace(Health::WalFailed);
+        self.queue.fail(Reason::WalFailed);
+        // What was stamped will never be applied: reads judge expiry by the clock again.
+        self.visible_time.thaw();
+    }
+}
+
+/// When records reach the disk that nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeakSync {
+    /// At the latest this long after they were written.
+    Within(Duration),
+    /// When the operating system pleases.
+    Never,
+}
+
+/// The log thread's own things.
+#[derive(Debug)]
+pub struct Log {
+    wal: Wal,
+    applier: Applier,
+    shared: Arc<Shared>,
+    background: BackgroundSync,
+    weak_sync: WeakSync,
+    term: u64,
+    /// Since when records wait for a sync that nobody waits for.
+    unsynced_since: Option<Instant>,
+    /// When the last record was written, until a MARK follows it.
+    unmarked_since: Option<Instant>,
+}
+
+/// Marks the engine as failed if the log thread dies of a fault of its own.
+struct Alive<'log>(&'log Shared);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&"a fault of the server ended the log thread");
+        }
+    }
+}
+
+impl Log {
+    /// A log that goes on after recovery, in a new term.
+    pub fn new(wal: Wal, applier: Applier, shared: Arc<Shared>, weak_sync: WeakSync, term: u64) -> Self {
+        let background = BackgroundSync::start(Arc::clone(&shared));
+        Self { wal, applier, shared, background, weak_sync, term, unsynced_since: None, unmarked_since: None }
+    }
+
+    /// Runs until the queue is closed, then closes the log cleanly. True if it ended well.
+    pub fn run(mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let _alive = Alive(&shared);
+        let mut deliveries = Deliveries::default();
+        loop {
+            let taken = shared.queue.take(self.next_duty());
+            let outcome = match taken {
+                Taken::Group(group) => self.commit(group, &mut deliveries),
+                Taken::Idle => self.idle(),
+                Taken::Closed => break,
+            };
+            if let Err(error) = outcome {
+                deliveries.send();
+                shared.fail(&error);
+                return false;
+            }
+        }
+        self.close()
+    }
+
+    fn close(self) -> bool {
+        // The background thread's handle on the segment goes first, then the last sync and CLOSE.
+        let failed = self.background.failed() || *self.shared.health.borrow() == Health::WalFailed;
+        drop(self.background);
+        if failed {
+            return false;
+        }
+        match self.wal.close() {
+            Ok(()) => true,
+            Err(error) => {
+                self.shared.fail(&error);
+                false
+            }
+        }
+    }
+
+    /// When the log thread has something to do even if no proposal comes.
+    fn next_duty(&self) -> Option<Instant> {
+        let sync = match (self.weak_sync, self.unsynced_since) {
+            (WeakSync::Within(interval), Some(since)) => Some(since + interval),
+            _ => None,
+        };
+        let mark = match self.weak_sync {
+            WeakSync::Within(_) => self.unmarked_since.map(|since| since + MARK_AFTER),
+            WeakSync::Never => None,
+        };
+        sync.into_iter().chain(mark).min()
+    }
+
+    fn idle(&mut self) -> Result<(), WalError> {
+        self.note_background()?;
+        let now = Instant::now();
+        if let (WeakSync::Within(_), Some(since)) = (self.weak_sync, self.unmarked_since)
+            && now >= since + MARK_AFTER
+        {
+            self.unmarked_since = None;
+            self.unsynced_since = None;
+            let started = Instant::now();
+            self.wal.mark()?;
+            self.shared.metrics.synced(started.elapsed());
+        }
+        self.sync_in_background_if_due(now);
+        Ok(())
+    }
+
+    fn note_background(&mut self) -> Result<(), WalError> {
+        if self.background.failed() {
+            return Err(WalError::Failed("a sync in the background failed".into()));
+        }
+        self.wal.note_synced(self.background.synced_index());
+        if self.wal.synced_index() == self.wal.written_index() {
+            self.unsynced_since = None;
+        }
+        Ok(())
+    }
+
+    fn sync_in_background_if_due(&mut self, now: Instant) {
+        if let (WeakSync::Within(interval), Some(since)) = (self.weak_sync, self.unsynced_since)
+            && now >= since + interval
+        {
+            // Until the thread reports, the next one is due an interval from now.
+            self.unsynced_since = Some(now);
+            self.background.request(self.wal.syncer(), self.wal.written_index());
+        }
+    }
+
+    /// Logs, syncs, applies and answers one group.
+    fn commit(&mut self, group: VecDeque<Proposal>, deliveries: &mut Deliveries) -> Result<(), WalError> {
+        let shared = Arc::clone(&self.shared);
+        self.note_background()?;
+        let time_ms = shared.visible_time.stamp(&shared.clock);
+        let mut staged = Vec::with_capacity(group.len());
+        let mut fsynced = self.wal.written_index() - self.wal.synced_index() >= UNSYNCED_RECORDS_MAX;
+        let mut group = group.into_iter();
+        for mut proposal in group.by_ref() {
+            if !proposal.ticket.take() {
+                continue;
+            }
+            match self.wal.stage(self.term, time_ms, &proposal.body) {
+                Ok(index) => {
+                    proposal.record.index = index;
+                    proposal.record.term = self.term;
+                    proposal.record.time_ms = time_ms;
+                    fsynced |= proposal.fsynced;
+                    staged.push(proposal);
+                }
+                Err(WalError::Full) => {
+                    deliveries.add(proposal.ticket, Err(disk_full().with_outcome(Outcome::NotApplied)));
+                }
+                Err(failed) => {
+                    staged.push(proposal);
+                    staged.extend(group);
+                    return Err(answer_unknown(staged, failed));
+                }
+            }
+        }
+        shared.disk_full.store(self.wal.disk_full(), Ordering::Relaxed);
+        if !staged.is_empty() {
+            if let Err(failed) = self.make_durable(fsynced) {
+                return Err(answer_unknown(staged, failed));
+            }
+            self.apply(staged, deliveries);
+        }
+        shared.visible_time.thaw();
+        deliveries.send();
+        self.report();
+        self.sync_in_background_if_due(Instant::now());
+        Ok(())
+    }
+
+    fn make_durable(&mut self, fsynced: bool) -> Result<(), WalError> {
+        let written = self.wal.write()?;
+        self.shared.metrics.written(written.bytes);
+        let now = Instant::now();
+        self.unmarked_since = Some(now);
+        if fsynced {
+            self.wal.sync()?;
+            self.unsynced_since = None;
+            self.shared.metrics.synced(now.elapsed());
+        } else {
+            self.unsynced_since.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, staged: Vec<Proposal>, deliveries: &mut Deliveries) {
+        let synced_index = self.wal.synced_index();
+        self.shared.metrics.committed(staged.len() as u64);
+        for proposal in staged {
+            let applied = self.applier.apply(&proposal.record);
+            self.shared.revision.store(self.applier.state().revision(), Ordering::Release);
+            let durability = if proposal.record.index <= synced_index { Durability::Fsynced } else { Durability::Written };
+            deliveries.add(proposal.ticket, Ok(Committed { applied, durability }));
+        }
+    }
+
+    fn report(&self) {
+        self.shared.metrics.queued(self.shared.queue.depth() as u64);
+        let state = self.applier.state();
+        let totals = self.applier.store().totals();
+        self.shared.metrics.state(Gauges {
+            keys: totals.keys,
+            data_bytes: totals.data_bytes,
+            revision: state.revision(),
+            request_window: Duration::from_millis(state.window.reach_ms(state.time_ms)),
+        });
+    }
+}
+
+/// The log failed under these: whether a restart finds them is not known.
+fn answer_unknown(staged: Vec<Proposal>, failed: WalError) -> WalError {
+    for proposal in staged {
+        let taken = !proposal.ticket.take();
+        let error = if taken && proposal.record.index > 0 {
+            Error::new(
+                Reason::CommitUnknown,
+                "the write-ahead log failed while it wrote this: after a restart, read first, or retry with the same \
+                 request id",
+            )
+            .with_outcome(Outcome::Unknown)
+        } else {
+            closed_error(Reason::WalFailed).with_outcome(Outcome::NotApplied)
+        };
+        proposal.ticket.answer(Err(error));
+    }
+    failed
+}
+
+/// The error of a write that the disk has no room for.
+pub fn disk_full() -> Error {
+    Error::new(
+        Reason::DiskFull,
+        "the disk has no room for the next segment of the log: free space on it; deletes go on, and writes resume by \
+         themselves",
+    )
+}

@@ -1,0 +1,372 @@
+//! The engine: the one place where disk and store meet.
+//!
+//! A write is proposed to a bounded queue, logged and synced in groups, applied in log order and answered (`log`, `apply`).
+//! A read looks into the store. Four seams keep replication a change of the log and not a rewrite: [`log::Log`] (append,
+//! wait until durable), [`apply::Applier`] (apply in order), [`Engine::propose`], [`Engine::read_barrier`].
+
+pub mod apply;
+mod background_sync;
+pub mod clock;
+pub mod completion;
+mod expirer;
+pub mod judge;
+mod log;
+mod queue;
+pub mod state_hash;
+mod waiters;
+pub mod window;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::sync::watch;
+use twox_hash::XxHash3_128;
+
+use self::{
+    apply::{APPLY_VERSION, Applied, Applier},
+    clock::{Clock, TimeSource, VisibleTime},
+    completion::{Committed, Pending},
+    expirer::Expirer,
+    judge::{Change, KeyWrite, judge},
+    log::{Log, Shared, WeakSync, disk_full},
+    queue::{Proposal, Queue},
+    waiters::{Waiter, Waiters},
+    window::Bounds,
+};
+use crate::{
+    config::SyncMode,
+    disk::{self, FileSystem, Recovery, RecoveryError, WalOptions},
+    error::{Error, Outcome, Reason, Result},
+    limits::{Limits, OFFSET_STEP_UNCLEAN},
+    metrics::Metrics,
+    model::EntryRef,
+    pb::{
+        self,
+        storage::{LogRecord, Open, Settings, log_record::Command},
+    },
+    store::Store,
+};
+
+/// How an engine is to be opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where log and lock file are.
+    pub data_directory: PathBuf,
+    /// Size of a segment of the log.
+    pub segment_bytes: u64,
+    /// What a write gets that does not ask for a durability.
+    pub sync: SyncMode,
+    /// How often weak writes are synced.
+    pub sync_interval: Duration,
+    /// Bounds of queue, waits and retry window.
+    pub limits: Limits,
+}
+
+/// How the engine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Reads and writes.
+    Ready,
+    /// Fail-stop: reads only, until a restart.
+    WalFailed,
+}
+
+/// What the opening found.
+#[derive(Debug)]
+pub struct Opened {
+    /// What recovery found on disk.
+    pub recovery: Recovery,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Entries after recovery.
+    pub keys: u64,
+    /// Revision after recovery and the records of the start itself.
+    pub revision: u64,
+}
+
+/// The store and its log, as parts of the engine share them.
+#[derive(Debug)]
+struct Core {
+    store: Arc<Store>,
+    shared: Arc<Shared>,
+    waiters: Arc<Waiters>,
+    sync: SyncMode,
+}
+
+/// A durable, sharded map. Closes its log cleanly by [`Engine::close`]; dropped without it, it leaves what a crash leaves.
+#[derive(Debug)]
+pub struct Engine {
+    core: Arc<Core>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Debug)]
+struct Threads {
+    log: Option<JoinHandle<bool>>,
+    expirer: Option<Expirer>,
+}
+
+impl Engine {
+    /// Opens or creates the store in a directory: recovers, logs the start, and is ready.
+    pub fn open(
+        file_system: Arc<dyn FileSystem>,
+        options: &Options,
+        time_source: Box<dyn TimeSource>,
+        metrics: Metrics,
+    ) -> Result<(Self, Opened), RecoveryError> {
+        let started = Instant::now();
+        let store = Arc::new(Store::new());
+        let waiters = Arc::new(Waiters::new(options.limits.waits));
+        let mut applier = Applier::new(Arc::clone(&store), Arc::clone(&waiters));
+        let wal_options =
+            WalOptions { segment_bytes: options.segment_bytes, store_directory: options.data_directory.clone() };
+        let (mut wal, recovery) = disk::open(file_system, wal_options, &mut |replayed| {
+            let record = LogRecord::decode(replayed.payload).map_err(|error| format!("not a log record: {error}"))?;
+            if record.index != replayed.index {
+                return Err(format!("the record says index {}, its frame {}", record.index, replayed.index));
+            }
+            if let Some(Command::Open(open)) = &record.command
+                && open.apply_version > APPLY_VERSION
+            {
+                return Err(format!("apply version {} is newer than this program's {APPLY_VERSION}", open.apply_version));
+            }
+            applier.apply(&record);
+            Ok(())
+        })?;
+        let clock = Clock::new(time_source, applier.state().time_ms);
+        let term = applier.state().term + 1;
+        log_start(&mut wal, &mut applier, &clock, term, recovery.clean, &options.limits)
+            .map_err(|error| RecoveryError::io(&options.data_directory, error))?;
+        let shared = Arc::new(Shared {
+            queue: Queue::new(options.limits.queue_items, options.limits.queue_bytes),
+            revision: AtomicU64::new(applier.state().revision()),
+            disk_full: AtomicBool::new(false),
+            health: watch::Sender::new(Health::Ready),
+            clock,
+            visible_time: VisibleTime::default(),
+            metrics,
+        });
+        let opened = Opened {
+            recovery,
+            elapsed: started.elapsed(),
+            keys: store.totals().keys,
+            revision: applier.state().revision(),
+        };
+        shared.metrics.recovered(opened.elapsed);
+        let weak_sync = match options.sync {
+            SyncMode::Always | SyncMode::Interval => WeakSync::Within(options.sync_interval),
+            SyncMode::Never => WeakSync::Never,
+        };
+        let core = Arc::new(Core { store, shared: Arc::clone(&shared), waiters, sync: options.sync });
+        let log = Log::new(wal, applier, shared, weak_sync, term);
+        log.report();
+        let thread_error = |error| RecoveryError::io(&options.data_directory, error);
+        let log =
+            std::thread::Builder::new().name("tandem-log".into()).spawn(move || log.run()).map_err(thread_error)?;
+        let expirer = Expirer::start(Arc::clone(&core)).map_err(thread_error)?;
+        let threads = Mutex::new(Threads { log: Some(log), expirer: Some(expirer) });
+        Ok((Self { core, threads }, opened))
+    }
+
+    /// Proposes a write of one key and waits until it is durable as asked and applied.
+    ///
+    /// The command was checked before; `deadline` bounds the wait. Errors of the log say whether the write happened.
+    pub async fn propose(&self, command: Command, options: pb::WriteOptions, deadline: Instant) -> Result<Committed> {
+        let core = &self.core;
+        if let Some(write) = KeyWrite::of(&command) {
+            core.admit(write, &options)?;
+        }
+        let fsynced = match options.durability() {
+            pb::Durability::Unspecified => core.sync == SyncMode::Always,
+            pb::Durability::Written => false,
+            pb::Durability::Fsynced => true,
+        };
+        let mut pending = core.enqueue(command, options.request_id, fsynced)?;
+        match tokio::time::timeout_at(deadline.into(), &mut pending).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let outcome = if pending.abandon() { Outcome::NotApplied } else { Outcome::Unknown };
+                Err(Error::new(Reason::Deadline, "the time for this request ran out before its write was durable")
+                    .with_outcome(outcome))
+            }
+        }
+    }
+
+    /// Judges a write against the state as it is now and changes nothing.
+    pub fn validate(&self, write: KeyWrite<'_>) -> Result<(Change, Option<pb::Entry>)> {
+        let time_ms = self.core.time_ms();
+        self.get(write.key(), |entry| {
+            let (change, _) = judge(write, entry, time_ms, 0).map_err(|refusal| refusal.to_error())?;
+            let previous = entry.filter(|_| write.return_previous()).map(|entry| entry.to_pb(true));
+            Ok((change, previous))
+        })
+    }
+
+    /// To be passed before every read. Nothing to wait for on a single node: what is acknowledged is applied.
+    pub fn read_barrier(&self) {}
+
+    /// Reads a key: `read` gets what it holds, or `None` where it is absent or expired.
+    pub fn get<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>) -> R) -> R {
+        self.core.get(key, read)
+    }
+
+    /// Revision of the last applied record. Taken before a read, the read shows at least this state.
+    pub fn revision(&self) -> u64 {
+        self.core.shared.revision.load(Ordering::Acquire)
+    }
+
+    /// Milliseconds since 1970 UTC, by the clock that stamps records.
+    pub fn now_ms(&self) -> u64 {
+        self.core.shared.clock.now_ms()
+    }
+
+    /// Waits for changes of a key.
+    pub fn wait_for(&self, key: &Bytes) -> Result<Waiter> {
+        self.core.waiters.wait_for(key)
+    }
+
+    /// How the engine is, and every change of that.
+    pub fn health(&self) -> watch::Receiver<Health> {
+        self.core.shared.health.subscribe()
+    }
+
+    /// Whether growth is refused because the disk is full.
+    pub fn disk_full(&self) -> bool {
+        self.core.shared.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// How many writes wait for the log.
+    pub fn queue_depth(&self) -> usize {
+        self.core.shared.queue.depth()
+    }
+
+    /// Entries and bytes, exact.
+    pub fn totals(&self) -> crate::store::Totals {
+        self.core.store.totals()
+    }
+
+    /// Commits what waits, syncs, ends the log with CLOSE. False if the log had failed, or fails now.
+    pub fn close(&self) -> bool {
+        let mut threads = self.threads.lock();
+        threads.expirer = None;
+        self.core.shared.queue.close(Reason::Draining);
+        match threads.log.take() {
+            Some(log) => log.join().unwrap_or(false),
+            None => *self.core.shared.health.borrow() == Health::Ready,
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Core {
+    fn get<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>) -> R) -> R {
+        self.store.read(key, |entry| {
+            // Only an entry that can expire costs a look at the time.
+            let alive = entry.filter(|entry| {
+                entry.metadata.expire_time_ms.is_none_or(|_| !entry.metadata.expired_at(self.time_ms()))
+            });
+            read(alive.as_ref())
+        })
+    }
+
+    /// The time by which reads judge expiry.
+    fn time_ms(&self) -> u64 {
+        self.shared.visible_time.read(&self.shared.clock)
+    }
+
+    /// Refuses before the queue what can be refused there.
+    fn admit(&self, write: KeyWrite<'_>, options: &pb::WriteOptions) -> Result<()> {
+        if write.grows() && self.shared.disk_full.load(Ordering::Relaxed) {
+            return Err(disk_full());
+        }
+        // The retry of an answered write must find its first answer, so its conditions are judged in the log alone.
+        let may_refuse = match write {
+            KeyWrite::Put(_) | KeyWrite::Increment(_) => !write.conditions().is_empty(),
+            KeyWrite::Delete(_) | KeyWrite::Touch(_) => true,
+        };
+        if may_refuse && options.request_id.is_empty() {
+            let time_ms = self.time_ms();
+            self.get(write.key(), |entry| judge(write, entry, time_ms, 0).map(|_| ()))
+                .map_err(|refusal| refusal.to_error())?;
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, command: Command, request_id: String, fsynced: bool) -> Result<Pending> {
+        let mut record = LogRecord { command: Some(command), ..LogRecord::default() };
+        if !request_id.is_empty() {
+            record.fingerprint = fingerprint(&record);
+            record.request_id = request_id;
+        }
+        let body = record.encode_to_vec();
+        let (ticket, pending) = completion::ticket();
+        self.shared.queue.push(Proposal { record, body, fsynced, ticket })?;
+        Ok(pending)
+    }
+
+    /// Proposes a command of the engine's own. Nobody waits for its sync.
+    async fn propose_internal(&self, command: Command) -> Result<Applied> {
+        let answer = self.enqueue(command, String::new(), false)?.await?;
+        Ok(answer.applied)
+    }
+}
+
+/// 128 bits that tell one command from another.
+fn fingerprint(record: &LogRecord) -> Bytes {
+    Bytes::copy_from_slice(&XxHash3_128::oneshot(&record.encode_to_vec()).to_be_bytes())
+}
+
+/// The records that each start logs: Open, and Settings where they changed.
+fn log_start(
+    wal: &mut disk::Wal,
+    applier: &mut Applier,
+    clock: &Clock,
+    term: u64,
+    clean: bool,
+    limits: &Limits,
+) -> Result<(), disk::WalError> {
+    let offset = applier.state().offset + if clean { 0 } else { OFFSET_STEP_UNCLEAN };
+    let open = Command::Open(Open { term, offset, apply_version: APPLY_VERSION });
+    let bounds = Bounds {
+        window_ms: u64::try_from(limits.request_window.as_millis()).unwrap_or(u64::MAX),
+        ids: limits.request_window_ids as u64,
+        bytes: limits.request_window_bytes as u64,
+    };
+    let settings = (applier.state().window.bounds() != bounds).then(|| {
+        Command::Settings(Settings {
+            request_window_ms: bounds.window_ms,
+            request_window_ids: bounds.ids,
+            request_window_bytes: bounds.bytes,
+        })
+    });
+    let mut records = Vec::new();
+    for command in std::iter::once(open).chain(settings) {
+        let mut record = LogRecord { command: Some(command), ..LogRecord::default() };
+        let body = record.encode_to_vec();
+        record.time_ms = clock.now_ms();
+        record.term = term;
+        record.index = wal.stage(term, record.time_ms, &body)?;
+        records.push(record);
+    }
+    wal.write()?;
+    wal.sync()?;
+    for record in &records {
+        applier.apply(record);
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! One number for a whole state: equal for two stores that applied the same log.
+//!
+//! The sum, modulo 2^128, of XXH3-128 over each entry and over each remembered answer, plus that of the rest. A sum does
+//! not depend on the order in which shards are walked. Layout that is hashed, little-endian, lengths as u64:
+//!
+//! ```text
+//! entry       'E' key-length key value-length value type-length content-type
+//!             revision create_revision version update_time_ms expire_time_ms+1 (0: never)
+//! remembered  'W' id-length id answered_ms fingerprint revision reason current_revision created version number
+//! rest        'S' index term time_ms offset apply_version window_ms window_ids window_bytes
+//! ```
+
+use twox_hash::XxHash3_128;
+
+use super::{apply::State, window::Remembered};
+use crate::{model::EntryRef, store::Store};
+
+/// The state's hash.
+pub fn state_hash(store: &Store, state: &State) -> u128 {
+    let mut sum = 0_u128;
+    let mut bytes = Vec::with_capacity(512);
+    store.for_each(|entry| {
+        bytes.clear();
+        lay_out_entry(&mut bytes, &entry);
+        sum = sum.wrapping_add(XxHash3_128::oneshot(&bytes));
+    });
+    for (id, answered_ms, remembered) in state.window.iter() {
+        bytes.clear();
+        lay_out_remembered(&mut bytes, id, answered_ms, remembered);
+        sum = sum.wrapping_add(XxHash3_128::oneshot(&bytes));
+    }
+    bytes.clear();
+    lay_out_rest(&mut bytes, state);
+    sum.wrapping_add(XxHash3_128::oneshot(&bytes))
+}
+
+fn number(bytes: &mut Vec<u8>, number: u64) {
+    bytes.extend_from_slice(&number.to_le_bytes());
+}
+
+fn text(bytes: &mut Vec<u8>, text: &[u8]) {
+    number(bytes, text.len() as u64);
+    bytes.extend_from_slice(text);
+}
+
+fn lay_out_entry(bytes: &mut Vec<u8>, entry: &EntryRef<'_>) {
+    bytes.push(b'E');
+    text(bytes, entry.key);
+    text(bytes, entry.value.as_slice());
+    text(bytes, entry.content_type.as_bytes());
+    let metadata = &entry.metadata;
+    for field in [
+        metadata.revision,
+        metadata.create_revision,
+        metadata.version,
+        metadata.update_time_ms,
+        metadata.expire_time_ms.map_or(0, |deadline_ms| deadline_ms + 1),
+    ] {
+        number(bytes, field);
+    }
+}
+
+fn lay_out_remembered(bytes: &mut Vec<u8>, id: &str, answered_ms: u64, remembered: &Remembered) {
+    bytes.push(b'W');
+    text(bytes, id.as_bytes());
+    number(bytes, answered_ms);
+    bytes.extend_from_slice(&remembered.fingerprint);
+    number(bytes, remembered.revision);
+    let (refusal, change) = match remembered.result {
+        Ok(change) => (None, change),
+        Err(refusal) => (Some(refusal), super::judge::Change::default()),
+    };
+    number(bytes, refusal.map_or(0, |refusal| refusal.reason as u64));
+    number(bytes, refusal.map_or(0, |refusal| refusal.current_revision));
+    number(bytes, u64::from(change.created));
+    number(bytes, change.version);
+    bytes.extend_from_slice(&change.number.to_le_bytes());
+}
+
+fn lay_out_rest(bytes: &mut Vec<u8>, state: &State) {
+    bytes.push(b'S');
+    let bounds = state.window.bounds();
+    for field in [
+        state.index,
+        state.term,
+        state.time_ms,
+        state.offset,
+        u64::from(state.apply_version),
+        bounds.window_ms,
+        bounds.ids,
+        bounds.bytes,
+    ] {
+        number(bytes, field);
+    }
+}

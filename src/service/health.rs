@@ -1,0 +1,112 @@
+//! Whether the server may be sent requests, and why not.
+
+use tokio::sync::watch;
+
+use super::Service;
+use crate::engine;
+
+/// How the server is, as its probes say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It reads its data.
+    Loading,
+    /// It serves.
+    Ready,
+    /// It stops; what is in flight is finished.
+    Draining,
+    /// The log failed: reads only, until a restart.
+    WalFailed,
+}
+
+/// One line of the detailed readiness answer.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Whether it is well.
+    pub ok: bool,
+    /// More, for people.
+    pub detail: String,
+}
+
+/// Keeps the health and tells everyone of changes.
+#[derive(Debug)]
+pub(super) struct HealthBoard(watch::Sender<Health>);
+
+impl Default for HealthBoard {
+    fn default() -> Self {
+        Self(watch::Sender::new(Health::Loading))
+    }
+}
+
+impl HealthBoard {
+    /// The engine is there: follow its health for as long as it lives. Needs a runtime; without one the health is
+    /// taken once.
+    pub(super) fn opened(&self, mut engine: watch::Receiver<engine::Health>) {
+        let health = self.0.clone();
+        let mut follow = move |state: engine::Health| {
+            health.send_modify(|health| match (state, *health) {
+                (_, Health::Draining) => {}
+                (engine::Health::Ready, _) => *health = Health::Ready,
+                (engine::Health::WalFailed, _) => *health = Health::WalFailed,
+            });
+        };
+        follow(*engine.borrow_and_update());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                while engine.changed().await.is_ok() {
+                    let state = *engine.borrow_and_update();
+                    follow(state);
+                }
+            });
+        }
+    }
+
+    /// Resolves once the server stops.
+    pub(super) async fn until_draining(&self) {
+        // The sender lives in `self`: this cannot end early.
+        let _ = self.0.subscribe().wait_for(|health| *health == Health::Draining).await;
+    }
+}
+
+impl Service {
+    /// How the server is.
+    pub fn health(&self) -> Health {
+        *self.inner.health.0.borrow()
+    }
+
+    /// How the server is, and every change of that.
+    pub fn health_changed(&self) -> watch::Receiver<Health> {
+        self.inner.health.0.subscribe()
+    }
+
+    /// The server stops: probes say so, and requests that wait for news are answered.
+    pub fn drain(&self) {
+        self.inner.health.0.send_replace(Health::Draining);
+    }
+
+    /// What the detailed readiness answer says.
+    pub fn checks(&self) -> Vec<Check> {
+        let health = self.health();
+        let mut checks = vec![
+            check("loaded", health != Health::Loading, "the data is read"),
+            check("serving", health != Health::Draining, "the server is not stopping"),
+            check("log", health != Health::WalFailed, "the write-ahead log takes writes"),
+        ];
+        if let Ok(engine) = self.engine() {
+            let totals = engine.totals();
+            let room = "the next segment of the log has room; if not, growth is refused until it has";
+            checks.push(check("disk", !engine.disk_full(), room));
+            let detail = format!("{} waiting of {}", engine.queue_depth(), self.limits().queue_items);
+            checks.push(Check { name: "queue", ok: engine.queue_depth() < self.limits().queue_items, detail });
+            let detail =
+                format!("{} keys, {} bytes, revision {}", totals.keys, totals.data_bytes, engine.revision());
+            checks.push(Check { name: "store", ok: true, detail });
+        }
+        checks
+    }
+}
+
+fn check(name: &'static str, ok: bool, detail: &str) -> Check {
+    Check { name, ok, detail: detail.to_owned() }
+}

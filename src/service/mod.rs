@@ -1,0 +1,270 @@
+//! What each RPC means, without a transport: a request of the schema in, a response or an [`Error`] out.
+//!
+//! Both doors call this and nothing below it, so what one can do the other can, with the same reasons.
+
+mod checks;
+mod health;
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use prost::Message as _;
+
+pub use self::health::{Check, Health};
+use self::health::HealthBoard;
+use crate::{
+    engine::{Engine, apply::Applied, completion::Committed, judge::Change, judge::KeyWrite},
+    error::{Error, Reason, Result},
+    limits::Limits,
+    metrics::{Metrics, Operation, Protocol},
+    pb::{self, Durability, storage::log_record::Command},
+};
+
+/// Where a request came from and until when its caller waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Call {
+    /// The door.
+    pub protocol: Protocol,
+    /// After this nobody waits for the answer.
+    pub deadline: Instant,
+}
+
+/// The store's operations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    engine: OnceLock<Engine>,
+    health: HealthBoard,
+    limits: Limits,
+    metrics: Metrics,
+}
+
+impl Service {
+    /// A service that answers LOADING until its engine is there.
+    pub fn new(limits: Limits, metrics: Metrics) -> Self {
+        let inner = Inner { engine: OnceLock::new(), health: HealthBoard::default(), limits, metrics };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Opens the service: from now on it reads and writes.
+    pub fn open(&self, engine: Engine) {
+        let health = engine.health();
+        if self.inner.engine.set(engine).is_ok() {
+            self.inner.health.opened(health);
+        }
+    }
+
+    /// The engine, once it is open.
+    pub fn engine(&self) -> Result<&Engine> {
+        self.inner.engine.get().ok_or_else(|| {
+            Error::new(Reason::Loading, "the server reads its data and is not ready yet: retry in a moment")
+        })
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// Where everything is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Counts an operation that a door refused before it came here, and gives a write's error its outcome.
+    pub fn refuse(&self, protocol: Protocol, operation: Operation, error: Error) -> Error {
+        self.inner.metrics.answered(operation, protocol, Some(error.reason));
+        if operation.is_write() { with_outcome(error) } else { error }
+    }
+
+    /// One entry. KEY_NOT_FOUND, with the store's revision, when the key is absent.
+    pub async fn get(&self, call: &Call, request: pb::GetRequest) -> Result<pb::GetResponse> {
+        self.counted(call, Operation::Get, self.read(&request))
+    }
+
+    /// One entry, held back until `is_news` likes the answer or `wait` is over; then the newest answer.
+    pub async fn get_waiting(
+        &self,
+        call: &Call,
+        request: pb::GetRequest,
+        wait: Duration,
+        is_news: impl Fn(&Result<pb::GetResponse>) -> bool + Send,
+    ) -> Result<pb::GetResponse> {
+        let answer = self.wait_for_news(&request, Instant::now() + wait, is_news).await;
+        self.counted(call, Operation::Get, answer)
+    }
+
+    async fn wait_for_news(
+        &self,
+        request: &pb::GetRequest,
+        until: Instant,
+        is_news: impl Fn(&Result<pb::GetResponse>) -> bool + Send,
+    ) -> Result<pb::GetResponse> {
+        let answer = self.read(request);
+        let waitable = answer.as_ref().err().is_none_or(|error| error.reason == Reason::KeyNotFound);
+        if is_news(&answer) || !waitable {
+            return answer;
+        }
+        let waiter = self.engine()?.wait_for(&request.key)?;
+        loop {
+            let changed = waiter.changed();
+            tokio::pin!(changed);
+            // Listening before looking: a change in between is not missed.
+            changed.as_mut().enable();
+            let answer = self.read(request);
+            if is_news(&answer) {
+                return answer;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = self.inner.health.until_draining() => return self.read(request),
+                () = tokio::time::sleep_until(until.into()) => return self.read(request),
+            }
+        }
+    }
+
+    fn read(&self, request: &pb::GetRequest) -> Result<pb::GetResponse> {
+        let engine = self.engine()?;
+        checks::key(&request.key, &self.inner.limits)?;
+        engine.read_barrier();
+        let store_revision = engine.revision();
+        let entry = engine.get(&request.key, |entry| entry.map(|entry| entry.to_pb(!request.metadata_only)));
+        match entry {
+            Some(entry) => {
+                // The entry may be newer than the revision that was taken before it; then it names the state itself.
+                let store_revision = store_revision.max(entry.revision);
+                Ok(pb::GetResponse { entry: Some(entry), store_revision })
+            }
+            None => Err(Error::new(Reason::KeyNotFound, "the key is absent")
+                .with(|details| details.store_revision = Some(store_revision))),
+        }
+    }
+
+    /// Writes one key.
+    pub async fn put(&self, call: &Call, mut request: pb::PutRequest) -> Result<pb::PutResponse> {
+        let options = request.options.take().unwrap_or_default();
+        let answer = self.write(call, Command::Put(request), options).await.map(Written::into_put);
+        self.counted(call, Operation::Put, answer)
+    }
+
+    /// Removes one key.
+    pub async fn delete(&self, call: &Call, mut request: pb::DeleteRequest) -> Result<pb::DeleteResponse> {
+        let options = request.options.take().unwrap_or_default();
+        let answer = self.write(call, Command::Delete(request), options).await.map(Written::into_delete);
+        self.counted(call, Operation::Delete, answer)
+    }
+
+    /// Adds to a number.
+    pub async fn increment(&self, call: &Call, mut request: pb::IncrementRequest) -> Result<pb::IncrementResponse> {
+        let options = request.options.take().unwrap_or_default();
+        let answer = self.write(call, Command::Increment(request), options).await.map(Written::into_increment);
+        self.counted(call, Operation::Increment, answer)
+    }
+
+    /// Changes an expiry.
+    pub async fn touch(&self, call: &Call, mut request: pb::TouchRequest) -> Result<pb::TouchResponse> {
+        let options = request.options.take().unwrap_or_default();
+        let answer = self.write(call, Command::Touch(request), options).await.map(Written::into_touch);
+        self.counted(call, Operation::Touch, answer)
+    }
+
+    async fn write(&self, call: &Call, command: Command, options: pb::WriteOptions) -> Result<Written> {
+        self.try_write(call, command, options).await.map_err(with_outcome)
+    }
+
+    async fn try_write(&self, call: &Call, command: Command, options: pb::WriteOptions) -> Result<Written> {
+        let engine = self.engine()?;
+        self.check_write(&command, &options, engine.now_ms())?;
+        if options.validate_only {
+            let write = KeyWrite::of(&command).ok_or_else(|| Error::internal("not a write of a key"))?;
+            let (change, previous) = engine.validate(write)?;
+            return Ok(Written { result: pb::WriteResult::default(), change, previous });
+        }
+        let Committed { applied, durability } = engine.propose(command, options, call.deadline).await?;
+        Written::from_applied(applied, durability)
+    }
+
+    fn check_write(&self, command: &Command, options: &pb::WriteOptions, now_ms: u64) -> Result<()> {
+        let limits = &self.inner.limits;
+        let write = KeyWrite::of(command).ok_or_else(|| Error::internal("not a write of a key"))?;
+        checks::key(write.key(), limits)?;
+        checks::options(options)?;
+        checks::conditions(write.conditions(), limits)?;
+        match write {
+            KeyWrite::Put(request) => {
+                checks::value(request.value.len(), limits)?;
+                checks::content_type(&request.content_type)?;
+                checks::expiry(request.expiry.as_ref(), now_ms)?;
+                checks::request(request.encoded_len(), limits)
+            }
+            KeyWrite::Delete(request) => checks::request(request.encoded_len(), limits),
+            KeyWrite::Increment(request) => {
+                checks::expiry(request.expiry.as_ref(), now_ms)?;
+                checks::request(request.encoded_len(), limits)
+            }
+            KeyWrite::Touch(request) => {
+                if checks::expiry(request.expiry.as_ref(), now_ms)?.is_none() {
+                    return Err(Error::invalid_field("expiry", "a touch needs an expiry: ttl, expire_time, keep or never"));
+                }
+                checks::request(request.encoded_len(), limits)
+            }
+        }
+    }
+
+    fn counted<T>(&self, call: &Call, operation: Operation, answer: Result<T>) -> Result<T> {
+        let reason = answer.as_ref().err().map(|error| error.reason);
+        self.inner.metrics.answered(operation, call.protocol, reason);
+        answer
+    }
+}
+
+/// A failed write says whether it happened.
+fn with_outcome(error: Error) -> Error {
+    let outcome = error.reason.write_outcome();
+    error.with_outcome(outcome)
+}
+
+/// What a write of one key answers, whatever its kind.
+struct Written {
+    result: pb::WriteResult,
+    change: Change,
+    previous: Option<pb::Entry>,
+}
+
+impl Written {
+    fn from_applied(applied: Applied, durability: Durability) -> Result<Self> {
+        let Applied { revision, result, previous, replayed } = applied;
+        match result {
+            Ok(change) => {
+                let result = pb::WriteResult { revision, durability: durability.into(), replayed };
+                Ok(Self { result, change, previous })
+            }
+            Err(refusal) => Err(refusal.to_error().with(|details| details.replayed = replayed)),
+        }
+    }
+
+    fn into_put(self) -> pb::PutResponse {
+        let Change { created, version, .. } = self.change;
+        pb::PutResponse { result: Some(self.result), created, version, previous: self.previous }
+    }
+
+    fn into_delete(self) -> pb::DeleteResponse {
+        pb::DeleteResponse { result: Some(self.result), previous: self.previous }
+    }
+
+    fn into_increment(self) -> pb::IncrementResponse {
+        let Change { created, version, number } = self.change;
+        pb::IncrementResponse { result: Some(self.result), created, version, previous: self.previous, value: number }
+    }
+
+    fn into_touch(self) -> pb::TouchResponse {
+        pb::TouchResponse { result: Some(self.result), version: self.change.version, previous: self.previous }
+    }
+}
+

@@ -1,0 +1,336 @@
+//! Memory: a sharded map from keys to entries. Knows neither disk nor clock; expired entries are there until they are
+//! removed.
+//!
+//! One writer (the applier) and many readers. A shard is a hash [`index`] of 32-bit handles into an [`arena`] that holds each
+//! entry as one [`record`], and an ordered set of deadlines for the keys that have one.
+
+mod arena;
+mod content_types;
+mod index;
+mod record;
+mod shard;
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use twox_hash::XxHash3_64;
+
+pub use self::shard::Place;
+use self::shard::{Shard, ShardTotals};
+use crate::model::EntryRef;
+
+/// Few, so that reads of several keys stay cheap and slack stays small.
+const SHARDS: usize = 16;
+/// Expired entries that are looked up under one lock.
+const DUE_STEP: usize = 256;
+
+/// What the store holds: exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Entries.
+    pub keys: u64,
+    /// Bytes of their keys and values.
+    pub data_bytes: u64,
+    /// Entries that have a deadline.
+    pub expiring: u64,
+    /// Bytes that the store allocated for entries and indexes.
+    pub allocated_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    keys: AtomicI64,
+    data_bytes: AtomicI64,
+    expiring: AtomicI64,
+    allocated_bytes: AtomicI64,
+}
+
+/// The sharded map.
+#[derive(Debug)]
+pub struct Store {
+    shards: Vec<RwLock<Shard>>,
+    counters: Counters,
+    /// Random, so that nobody can choose keys that collide.
+    hash_seed: u64,
+    next_due_shard: AtomicUsize,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new() -> Self {
+        let hash_seed = rand::random();
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::new(Shard::new(hash_seed))).collect(),
+            counters: Counters::default(),
+            hash_seed,
+            next_due_shard: AtomicUsize::new(0),
+        }
+    }
+
+    /// Runs `read` on the entry under the shard's read lock.
+    pub fn read<R>(&self, key: &[u8], read: impl FnOnce(Option<EntryRef<'_>>) -> R) -> R {
+        let hash = hash_of(self.hash_seed, key);
+        let shard = self.shard(hash).read();
+        read(shard.find(hash, key))
+    }
+
+    /// Runs `write` on the key's place under the shard's write lock.
+    pub fn write<R>(&self, key: &[u8], write: impl FnOnce(&mut Place<'_>) -> R) -> R {
+        let hash = hash_of(self.hash_seed, key);
+        let mut shard = self.shard(hash).write();
+        let before = shard.totals();
+        let result = write(&mut shard.place(hash, key));
+        self.count(before, shard.totals());
+        result
+    }
+
+    /// Keys and revisions of entries whose deadline is at or before `time_ms`: of each shard the oldest, `limit` in all.
+    /// Calls begin at another shard each time, so that none starves.
+    pub fn due(&self, time_ms: u64, limit: usize) -> Vec<(Bytes, u64)> {
+        let mut due = Vec::new();
+        if self.counters.expiring.load(Ordering::Relaxed) == 0 {
+            return due;
+        }
+        let first = self.next_due_shard.fetch_add(1, Ordering::Relaxed);
+        for turn in 0..SHARDS {
+            let shard = &self.shards[(first + turn) % SHARDS];
+            // A shard gives one short step's worth: the caller comes back for more.
+            shard.read().due(time_ms, DUE_STEP.min(limit - due.len()), &mut due);
+            if due.len() == limit {
+                break;
+            }
+        }
+        due
+    }
+
+    /// The earliest deadline of all.
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.shards.iter().filter_map(|shard| shard.read().next_deadline_ms()).min()
+    }
+
+    /// What the store holds.
+    pub fn totals(&self) -> Totals {
+        let read = |counter: &AtomicI64| u64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(0);
+        Totals {
+            keys: read(&self.counters.keys),
+            data_bytes: read(&self.counters.data_bytes),
+            expiring: read(&self.counters.expiring),
+            allocated_bytes: read(&self.counters.allocated_bytes),
+        }
+    }
+
+    /// Visits every entry, shard by shard, holding one shard's read lock at a time.
+    pub fn for_each(&self, mut visit: impl FnMut(EntryRef<'_>)) {
+        for shard in &self.shards {
+            shard.read().for_each(&mut visit);
+        }
+    }
+
+    fn shard(&self, hash: u64) -> &RwLock<Shard> {
+        // Bits that neither the directory nor the tables of the index use.
+        &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+
+    fn count(&self, before: ShardTotals, after: ShardTotals) {
+        let add = |counter: &AtomicI64, before: usize, after: usize| {
+            if before != after {
+                counter.fetch_add(after as i64 - before as i64, Ordering::Relaxed);
+            }
+        };
+        add(&self.counters.keys, before.keys, after.keys);
+        add(&self.counters.data_bytes, before.data_bytes, after.data_bytes);
+        add(&self.counters.expiring, before.expiring, after.expiring);
+        add(&self.counters.allocated_bytes, before.allocated_bytes, after.allocated_bytes);
+    }
+}
+
+fn hash_of(seed: u64, key: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(seed, key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Metadata;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put { key: Vec<u8>, value: Vec<u8>, content_type: String, expire_time_ms: Option<u64>, version: u64 },
+        Touch { key: Vec<u8>, expire_time_ms: Option<u64> },
+        Remove { key: Vec<u8> },
+    }
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![proptest::collection::vec(0_u8..4, 1..4), proptest::collection::vec(any::<u8>(), 1..64)]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let deadline = || proptest::option::of(0_u64..1_000);
+        let value = prop_oneof![
+            4 => proptest::collection::vec(any::<u8>(), 0..400),
+            1 => (8_000_usize..20_000, any::<u8>()).prop_map(|(length, byte)| vec![byte; length]),
+        ];
+        let version = prop_oneof![Just(1_u64), 2..10_u64, Just(u64::from(u32::MAX) + 7)];
+        prop_oneof![
+            4 => (key(), value, "[a-z]{0,3}/[a-z]{0,40}", deadline(), version).prop_map(
+                |(key, value, content_type, expire_time_ms, version)| Step::Put {
+                    key, value, content_type, expire_time_ms, version
+                }
+            ),
+            1 => (key(), deadline()).prop_map(|(key, expire_time_ms)| Step::Touch { key, expire_time_ms }),
+            2 => key().prop_map(|key| Step::Remove { key }),
+        ]
+    }
+
+    type Model = BTreeMap<Vec<u8>, (Vec<u8>, String, Metadata)>;
+
+    fn run(store: &Store, model: &mut Model, step: Step, revision: u64) {
+        match step {
+            Step::Put { key, value, content_type, expire_time_ms, version } => {
+                let metadata = Metadata {
+                    revision,
+                    create_revision: revision / 2,
+                    version,
+                    update_time_ms: revision * 3,
+                    expire_time_ms,
+                };
+                let bytes = Bytes::from(value.clone());
+                store.write(&key, |place| place.put(&bytes, &content_type, metadata)).unwrap();
+                model.insert(key, (value, content_type, metadata));
+            }
+            Step::Touch { key, expire_time_ms } => {
+                if let Some((_, _, metadata)) = model.get_mut(&key) {
+                    metadata.revision = revision;
+                    metadata.expire_time_ms = expire_time_ms;
+                    let metadata = *metadata;
+                    store.write(&key, |place| place.touch(metadata));
+                }
+            }
+            Step::Remove { key } => {
+                let removed = store.write(&key, |place| place.remove());
+                assert_eq!(removed, model.remove(&key).is_some());
+            }
+        }
+    }
+
+    fn compare(store: &Store, model: &Model) {
+        let mut found = Model::new();
+        store.for_each(|entry| {
+            let value = entry.value.as_slice().to_vec();
+            found.insert(entry.key.to_vec(), (value, entry.content_type.to_owned(), entry.metadata));
+        });
+        assert_eq!(&found, model);
+        for (key, (value, _, metadata)) in model {
+            store.read(key, |entry| {
+                let entry = entry.unwrap();
+                assert_eq!((entry.value.as_slice(), entry.metadata), (&value[..], *metadata));
+            });
+        }
+        let totals = store.totals();
+        assert_eq!(totals.keys, model.len() as u64);
+        assert_eq!(
+            totals.data_bytes,
+            model.iter().map(|(key, (value, ..))| (key.len() + value.len()) as u64).sum::<u64>()
+        );
+        let deadlines: Vec<_> = model.values().filter_map(|(.., metadata)| metadata.expire_time_ms).collect();
+        assert_eq!(totals.expiring, deadlines.len() as u64);
+        assert_eq!(store.next_deadline_ms(), deadlines.iter().min().copied());
+        let due = store.due(500, usize::MAX);
+        let expected = deadlines.iter().filter(|deadline_ms| **deadline_ms <= 500).count();
+        assert_eq!(due.len(), expected.min(DUE_STEP * SHARDS));
+        for (key, revision) in due {
+            let (.., metadata) = &model[&key[..]];
+            assert!(metadata.expired_at(500) && metadata.revision == revision);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_store_is_a_map(steps in proptest::collection::vec(step(), 1..300)) {
+            let store = Store::new();
+            let mut model = Model::new();
+            for (revision, step) in steps.into_iter().enumerate() {
+                run(&store, &mut model, step, revision as u64 + 1);
+            }
+            compare(&store, &model);
+        }
+    }
+
+    fn plain(revision: u64) -> Metadata {
+        Metadata { revision, create_revision: revision, version: 1, update_time_ms: 1 << 40, expire_time_ms: None }
+    }
+
+    fn fill(store: &Store, keys: u64, value_bytes: usize) {
+        let value = Bytes::from(vec![7; value_bytes]);
+        for number in 0..keys {
+            let key = format!("{number:032}");
+            store.write(key.as_bytes(), |place| place.put(&value, "text/plain", plain(number))).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_entry_costs_little_more_than_its_bytes() {
+        for (value_bytes, limit_bytes) in [(16, 119), (256, 368)] {
+            let store = Store::new();
+            fill(&store, 200_000, value_bytes);
+            let each = store.totals().allocated_bytes / 200_000;
+            assert!(each <= limit_bytes, "{each} bytes for a key of 32 and a value of {value_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_shard_left_empty_gives_its_pages_back() {
+        let store = Store::new();
+        fill(&store, 50_000, 256);
+        let full = store.totals().allocated_bytes;
+        for number in 0..50_000 {
+            assert!(store.write(format!("{number:032}").as_bytes(), |place| place.remove()));
+        }
+        let totals = store.totals();
+        assert_eq!((totals.keys, totals.data_bytes), (0, 0));
+        assert!(totals.allocated_bytes < full / 10, "{} of {full}", totals.allocated_bytes);
+    }
+
+    #[test]
+    fn readers_beside_the_writer_see_whole_entries() {
+        let store = Store::new();
+        fill(&store, 100, 16);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (stop, store) = (&stop, &store);
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        for number in 0..100 {
+                            store.read(format!("{number:032}").as_bytes(), |entry| {
+                                let entry = entry.unwrap();
+                                let value = entry.value.as_slice();
+                                assert!(value.iter().all(|byte| *byte == value[0]), "a value of one write");
+                            });
+                        }
+                    }
+                });
+            }
+            for round in 0..200_u64 {
+                let value = Bytes::from(vec![u8::try_from(round % 200).unwrap(); 1 + (round as usize * 97) % 9_000]);
+                for number in 0..100 {
+                    let key = format!("{number:032}");
+                    store.write(key.as_bytes(), |place| place.put(&value, "a/b", plain(round))).unwrap();
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+}

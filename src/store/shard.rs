@@ -1,0 +1,252 @@
+//! One shard: arena, index, deadlines and values outside, kept consistent by [`Place`].
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::{
+    arena::Arena,
+    content_types::ContentTypes,
+    hash_of,
+    index::Index,
+    record::{Draft, Placed, Record},
+};
+use crate::{
+    error::{Error, Reason, Result},
+    model::{EntryRef, Metadata},
+};
+
+/// Larger values live outside the arena and are shared with readers instead of copied.
+const INSIDE_BYTES_MAX: usize = 8 * 1024;
+/// What an entry of the deadline set costs, by the layout of the standard library's B-tree.
+const DEADLINE_BYTES: usize = 24;
+
+/// What a shard holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardTotals {
+    pub keys: usize,
+    pub data_bytes: usize,
+    pub expiring: usize,
+    pub allocated_bytes: usize,
+}
+
+/// A part of the map.
+#[derive(Debug)]
+pub struct Shard {
+    arena: Arena,
+    index: Index,
+    deadlines: BTreeSet<(u64, u32)>,
+    types: ContentTypes,
+    values: Vec<Option<Bytes>>,
+    free_values: Vec<u32>,
+    outside_bytes: usize,
+    keys: usize,
+    data_bytes: usize,
+    hash_seed: u64,
+}
+
+impl Shard {
+    pub fn new(hash_seed: u64) -> Self {
+        Self {
+            arena: Arena::default(),
+            index: Index::default(),
+            deadlines: BTreeSet::new(),
+            types: ContentTypes::default(),
+            values: Vec::new(),
+            free_values: Vec::new(),
+            outside_bytes: 0,
+            keys: 0,
+            data_bytes: 0,
+            hash_seed,
+        }
+    }
+
+    pub fn totals(&self) -> ShardTotals {
+        ShardTotals {
+            keys: self.keys,
+            data_bytes: self.data_bytes,
+            expiring: self.deadlines.len(),
+            allocated_bytes: self.arena.allocated_bytes()
+                + self.index.allocated_bytes()
+                + self.deadlines.len() * DEADLINE_BYTES
+                + self.outside_bytes,
+        }
+    }
+
+    pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
+        self.find_handle(hash, key).map(|handle| self.entry(handle))
+    }
+
+    pub fn place<'shard>(&'shard mut self, hash: u64, key: &'shard [u8]) -> Place<'shard> {
+        let handle = self.find_handle(hash, key);
+        Place { shard: self, hash, key, handle }
+    }
+
+    /// Adds up to `limit` entries whose deadline is at or before `time_ms`, oldest first.
+    pub fn due(&self, time_ms: u64, limit: usize, due: &mut Vec<(Bytes, u64)>) {
+        let oldest = self.deadlines.iter().take_while(|(deadline_ms, _)| *deadline_ms <= time_ms).take(limit);
+        due.extend(oldest.map(|(_, handle)| {
+            let record = Record(self.arena.get(*handle));
+            (Bytes::copy_from_slice(record.key()), record.revision())
+        }));
+    }
+
+    pub fn next_deadline_ms(&self) -> Option<u64> {
+        self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
+    }
+
+    pub fn for_each(&self, visit: &mut impl FnMut(EntryRef<'_>)) {
+        for handle in self.index.iter() {
+            visit(self.entry(handle));
+        }
+    }
+
+    fn find_handle(&self, hash: u64, key: &[u8]) -> Option<u32> {
+        self.index.find(hash, |handle| Record(self.arena.get(handle)).key() == key)
+    }
+
+    fn entry(&self, handle: u32) -> EntryRef<'_> {
+        Record(self.arena.get(handle)).entry(&self.types, &self.values)
+    }
+
+    fn keep_outside(&mut self, value: &[u8]) -> u32 {
+        // An allocation of its own: what was received may be a small part of a large buffer.
+        let value = Bytes::copy_from_slice(value);
+        self.outside_bytes += value.len();
+        match self.free_values.pop() {
+            Some(slot) => {
+                self.values[slot as usize] = Some(value);
+                slot
+            }
+            None => {
+                self.values.push(Some(value));
+                (self.values.len() - 1) as u32
+            }
+        }
+    }
+
+    fn drop_outside(&mut self, slot: u32) {
+        if let Some(value) = self.values.get_mut(slot as usize).and_then(Option::take) {
+            self.outside_bytes -= value.len();
+            self.free_values.push(slot);
+        }
+    }
+
+    /// Forgets what hangs on a record besides the record itself.
+    fn detach(&mut self, handle: u32, with_value: bool) {
+        let record = Record(self.arena.get(handle));
+        let (deadline_ms, outside) = (record.expire_time_ms(), record.outside());
+        if let Some(deadline_ms) = deadline_ms {
+            self.deadlines.remove(&(deadline_ms, handle));
+        }
+        if let Some(slot) = outside.filter(|_| with_value) {
+            self.drop_outside(slot);
+        }
+    }
+}
+
+/// A key's place in its shard, under the write lock.
+#[derive(Debug)]
+pub struct Place<'shard> {
+    shard: &'shard mut Shard,
+    hash: u64,
+    key: &'shard [u8],
+    handle: Option<u32>,
+}
+
+impl Place<'_> {
+    /// What the key holds.
+    pub fn entry(&self) -> Option<EntryRef<'_>> {
+        self.handle.map(|handle| self.shard.entry(handle))
+    }
+
+    /// Creates or replaces the entry. MEMORY_LIMIT when the shard's address space is used up; then nothing changes.
+    pub fn put(&mut self, value: &Bytes, content_type: &str, metadata: Metadata) -> Result<()> {
+        let content_type = self.shard.types.number(content_type).ok_or(content_type);
+        if value.len() <= INSIDE_BYTES_MAX {
+            return self.store(
+                &Draft { key: self.key, value: Placed::Inside(value), content_type, metadata },
+                value.len(),
+                true,
+            );
+        }
+        let slot = self.shard.keep_outside(value);
+        let draft = Draft { key: self.key, value: Placed::Outside(slot), content_type, metadata };
+        self.store(&draft, value.len(), true).inspect_err(|_| self.shard.drop_outside(slot))
+    }
+
+    /// Gives the entry new metadata and leaves its value. Nothing happens to an absent key.
+    pub fn touch(&mut self, metadata: Metadata) {
+        let Some(handle) = self.handle else { return };
+        let entry = self.shard.entry(handle);
+        let value_bytes = entry.value.as_slice().len();
+        let own_type = entry.content_type.to_owned();
+        let content_type = self.shard.types.number(&own_type).ok_or(own_type.as_str());
+        let record = Record(self.shard.arena.get(handle));
+        let stored = match record.outside() {
+            Some(slot) => self.store(
+                &Draft { key: self.key, value: Placed::Outside(slot), content_type, metadata },
+                value_bytes,
+                false,
+            ),
+            None => {
+                let value = self.shard.entry(handle).value.to_bytes();
+                self.store(
+                    &Draft { key: self.key, value: Placed::Inside(&value), content_type, metadata },
+                    value_bytes,
+                    false,
+                )
+            }
+        };
+        // A record grows by 24 bytes at most; with the address space used up, the entry stays as it is.
+        drop(stored);
+    }
+
+    /// Removes the entry; false if there is none.
+    pub fn remove(&mut self) -> bool {
+        let Some(handle) = self.handle.take() else { return false };
+        let entry = self.shard.entry(handle);
+        self.shard.data_bytes -= entry.key.len() + entry.value.as_slice().len();
+        self.shard.keys -= 1;
+        self.shard.detach(handle, true);
+        self.shard.index.remove(self.hash, handle);
+        self.shard.arena.release(handle);
+        true
+    }
+
+    /// Writes a record in place of what the key holds; `new_value` says that a value outside of the old one goes.
+    fn store(&mut self, draft: &Draft<'_>, value_bytes: usize, new_value: bool) -> Result<()> {
+        let shard = &mut *self.shard;
+        let units = Arena::units_for(draft.length());
+        let old = self.handle;
+        let handle = match old.filter(|old| shard.arena.units(*old) == units) {
+            Some(same) => same,
+            None => shard.arena.allocate(units).ok_or_else(|| {
+                Error::new(Reason::MemoryLimit, "a shard's address space of 64 GiB is used up: delete keys")
+            })?,
+        };
+        if let Some(old) = old {
+            shard.data_bytes -= draft.key.len() + shard.entry(old).value.as_slice().len();
+            shard.detach(old, new_value);
+        }
+        draft.write(shard.arena.get_mut(handle));
+        match old {
+            None => {
+                shard.keys += 1;
+                let (arena, seed) = (&shard.arena, shard.hash_seed);
+                shard.index.insert(self.hash, handle, |handle| hash_of(seed, Record(arena.get(handle)).key()));
+            }
+            Some(old) if old != handle => {
+                shard.index.replace(self.hash, old, handle);
+                shard.arena.release(old);
+            }
+            Some(_) => {}
+        }
+        shard.data_bytes += draft.key.len() + value_bytes;
+        if let Some(deadline_ms) = draft.metadata.expire_time_ms {
+            shard.deadlines.insert((deadline_ms, handle));
+        }
+        self.handle = Some(handle);
+        Ok(())
+    }
+}
