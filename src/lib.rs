@@ -1,7 +1,53 @@
-//! Tandem
+//! Tandem: an in-memory, durable key-value store with two doors, gRPC and REST, over one engine.
+//!
+//! **One protobuf schema is the wire, the log and the snapshot.** The request a client sends is the command that the
+//! write-ahead log stores.
+//!
+//! # The map
+//!
+//! A module imports modules of lower layers only; `tests/tidy.rs` holds that.
+//!
+//! | layer | room | its job |
+//! |---|---|---|
+//! | 0 | [`pb`] | the one door to generated code |
+//! | 0 | [`limits`] | every bound |
+//! | 0 | [`error`] | one error, one table of reasons |
+//! | 1 | [`model`] | the domain's words and their conversions |
+//! | 1 | [`config`] | raw settings to checked settings |
+//! | 1 | [`metrics`] | every instrument |
+//! | 2 | [`disk`] | bytes: file-system seam, frames, segments, log, recovery |
+//! | 2 | [`store`] | memory: arena, shards, expiry index, accounting |
+//! | 3 | [`engine`] | where disk and store meet: propose, log, apply, read |
+//! | 4 | [`service`] | what each RPC means, without a transport |
+//! | 5 | [`api`] | the doors: parse, call the service, map the error |
+//! | 6 | [`app`], [`telemetry`] | cores, listeners, life and end of the process |
+//! | 7 | [`cli`] | the command line |
+//!
+//! Where does it live? Bytes: `disk`. Maps and locks: `store`. Order and durability: `engine`. Meaning of a request:
+//! `service`. Status codes: `error`. Knobs: `config`. Numbers on a graph: `metrics`.
+//!
+//! # Where this differs from the first design
+//!
+//! - Log and apply are one thread (`engine::log`): a hand-over costs a wake, and a group's apply is short beside its sync.
+//! - The time by which reads judge expiry is moved by the readers themselves (`engine::clock::VisibleTime`): no idle tick.
+//! - The first segments of a log grow from 1 MiB by fours (`limits::SEGMENT_FIRST_BYTES`): an idle store stays small on disk.
+//! - `app` and `telemetry` stand one layer below `cli`, which calls them.
+//!
+//! # Absent on purpose
+//!
+//! Leases across keys, reads of past revisions, glob match, namespaces.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod disk;
+pub mod engine;
 pub mod error;
 pub mod limits;
+pub mod metrics;
 pub mod model;
 pub mod pb;
+pub mod service;
 pub mod store;
+pub mod telemetry;

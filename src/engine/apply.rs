@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use crate::{
-    model::Refusal,
     error::Reason,
+    model::Refusal,
     pb::{
         self,
         storage::{Expire, LogRecord, Open, Settings, log_record::Command},

@@ -140,9 +140,8 @@ pub fn judge(
         KeyWrite::Increment(request) => {
             let current = match entry {
                 None => request.initial,
-                Some(entry) => {
-                    parse_counter(entry.value.as_slice()).ok_or_else(|| Refusal::new(Reason::NotAnInteger, Some(entry)))?
-                }
+                Some(entry) => parse_counter(entry.value.as_slice())
+                    .ok_or_else(|| Refusal::new(Reason::NotAnInteger, Some(entry)))?,
             };
             let number = current
                 .checked_add(request.by.unwrap_or(1))

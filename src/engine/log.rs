@@ -258,12 +258,14 @@ impl Log {
         for proposal in staged {
             let applied = self.applier.apply(&proposal.record);
             self.shared.revision.store(self.applier.state().revision(), Ordering::Release);
-            let durability = if proposal.record.index <= synced_index { Durability::Fsynced } else { Durability::Written };
+            let durability =
+                if proposal.record.index <= synced_index { Durability::Fsynced } else { Durability::Written };
             deliveries.add(proposal.ticket, Ok(Committed { applied, durability }));
         }
     }
 
-    fn report(&self) {
+    /// Sets the gauges.
+    pub fn report(&self) {
         self.shared.metrics.queued(self.shared.queue.depth() as u64);
         let state = self.applier.state();
         let totals = self.applier.store().totals();

@@ -138,7 +138,10 @@ impl Engine {
             if let Some(Command::Open(open)) = &record.command
                 && open.apply_version > APPLY_VERSION
             {
-                return Err(format!("apply version {} is newer than this program's {APPLY_VERSION}", open.apply_version));
+                return Err(format!(
+                    "apply version {} is newer than this program's {APPLY_VERSION}",
+                    open.apply_version
+                ));
             }
             applier.apply(&record);
             Ok(())

@@ -47,7 +47,9 @@ impl Waiters {
         let mut keys = self.keys.lock();
         if self.count.load(Ordering::Relaxed) >= self.count_max {
             let text = format!("{} requests wait for changes already: retry later, or without `wait`", self.count_max);
-            return Err(Error::new(Reason::Overloaded, text).with(|details| details.limit = Some(self.count_max as u64)));
+            return Err(
+                Error::new(Reason::Overloaded, text).with(|details| details.limit = Some(self.count_max as u64))
+            );
         }
         self.count.fetch_add(1, Ordering::SeqCst);
         let waiting = keys.entry(key.clone()).or_insert_with(|| Waiting { changed: Arc::default(), count: 0 });

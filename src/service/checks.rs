@@ -35,8 +35,7 @@ pub fn value(bytes: usize, limits: &Limits) -> Result<()> {
 /// A content type that an HTTP header can carry.
 pub fn content_type(content_type: &str) -> Result<()> {
     if content_type.len() > CONTENT_TYPE_BYTES_MAX {
-        let text =
-            format!("the content type has {} bytes, the limit is {CONTENT_TYPE_BYTES_MAX}", content_type.len());
+        let text = format!("the content type has {} bytes, the limit is {CONTENT_TYPE_BYTES_MAX}", content_type.len());
         return Err(over(Reason::InvalidField, "content_type", CONTENT_TYPE_BYTES_MAX, text));
     }
     if !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {

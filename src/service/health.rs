@@ -44,7 +44,7 @@ impl HealthBoard {
     /// taken once.
     pub(super) fn opened(&self, mut engine: watch::Receiver<engine::Health>) {
         let health = self.0.clone();
-        let mut follow = move |state: engine::Health| {
+        let follow = move |state: engine::Health| {
             health.send_modify(|health| match (state, *health) {
                 (_, Health::Draining) => {}
                 (engine::Health::Ready, _) => *health = Health::Ready,
@@ -99,8 +99,7 @@ impl Service {
             checks.push(check("disk", !engine.disk_full(), room));
             let detail = format!("{} waiting of {}", engine.queue_depth(), self.limits().queue_items);
             checks.push(Check { name: "queue", ok: engine.queue_depth() < self.limits().queue_items, detail });
-            let detail =
-                format!("{} keys, {} bytes, revision {}", totals.keys, totals.data_bytes, engine.revision());
+            let detail = format!("{} keys, {} bytes, revision {}", totals.keys, totals.data_bytes, engine.revision());
             checks.push(Check { name: "store", ok: true, detail });
         }
         checks

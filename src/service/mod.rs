@@ -4,6 +4,7 @@
 
 mod checks;
 mod health;
+mod trace;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -12,8 +13,11 @@ use std::{
 
 use prost::Message as _;
 
-pub use self::health::{Check, Health};
 use self::health::HealthBoard;
+pub use self::{
+    health::{Check, Health},
+    trace::TraceId,
+};
 use crate::{
     engine::{Engine, apply::Applied, completion::Committed, judge::Change, judge::KeyWrite},
     error::{Error, Reason, Result},
@@ -210,7 +214,10 @@ impl Service {
             }
             KeyWrite::Touch(request) => {
                 if checks::expiry(request.expiry.as_ref(), now_ms)?.is_none() {
-                    return Err(Error::invalid_field("expiry", "a touch needs an expiry: ttl, expire_time, keep or never"));
+                    return Err(Error::invalid_field(
+                        "expiry",
+                        "a touch needs an expiry: ttl, expire_time, keep or never",
+                    ));
                 }
                 checks::request(request.encoded_len(), limits)
             }
@@ -267,4 +274,3 @@ impl Written {
         pb::TouchResponse { result: Some(self.result), version: self.change.version, previous: self.previous }
     }
 }
-

@@ -1,0 +1,93 @@
+//! The gRPC door: `tandem.v1.KvService`, `grpc.health.v1` and reflection on one port.
+
+mod health;
+mod outermost;
+mod status;
+
+use tonic::{Request, Response, Status, service::Routes};
+
+use crate::{
+    limits::VALUE_BYTES_MAX,
+    pb::{
+        self,
+        kv_service_server::{KvService, KvServiceServer},
+    },
+    service::{Call, Service},
+};
+
+use self::status::to_status;
+pub use self::{health::follow_health, outermost::Door};
+
+/// A message may be this much larger than the request limit: the service then says by itself what is too large.
+const MESSAGE_SLACK_BYTES: usize = 64 * 1024;
+
+/// What a service of tonic's could not be built from.
+pub type BuildError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The whole door, and the reporter that [`follow_health`] keeps up to date.
+pub fn door(service: &Service) -> Result<(Door, tonic_health::server::HealthReporter), BuildError> {
+    let limits = service.limits();
+    let kv = KvServiceServer::new(Kv { service: service.clone() })
+        .max_decoding_message_size(limits.request_bytes + MESSAGE_SLACK_BYTES)
+        .max_encoding_message_size(2 * VALUE_BYTES_MAX);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = || {
+        // The public schema and what errors and health speak of. Storage stays out.
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pb::PUBLIC_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let routes = Routes::new(kv)
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .prepare();
+    Ok((Door::new(service.clone(), routes), reporter))
+}
+
+/// The service, as tonic calls it.
+#[derive(Clone, Debug)]
+struct Kv {
+    service: Service,
+}
+
+/// The call that the outermost layer has set up.
+fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
+    request
+        .extensions()
+        .get::<Call>()
+        .copied()
+        .ok_or_else(|| Status::internal("a request came around the outermost layer"))
+}
+
+#[tonic::async_trait]
+impl KvService for Kv {
+    async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.get(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.put(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteRequest>) -> Result<Response<pb::DeleteResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.delete(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn increment(
+        &self,
+        request: Request<pb::IncrementRequest>,
+    ) -> Result<Response<pb::IncrementResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.increment(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn touch(&self, request: Request<pb::TouchRequest>) -> Result<Response<pb::TouchResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.touch(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+}

@@ -1,0 +1,5 @@
+//! The doors: each parses, calls the service, maps the error and answers. They never see each other.
+
+pub mod grpc;
+pub mod ops;
+pub mod rest;

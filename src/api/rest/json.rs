@@ -1,0 +1,92 @@
+//! An entry as JSON for people: numbers are numbers, bytes are text where they are UTF-8 and base64 where not.
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::Serialize;
+
+use crate::{limits::REVISION_MAX, model::ms_from_timestamp, pb};
+
+// Every number here is exact in a double.
+const _: () = assert!(REVISION_MAX <= 1 << 53);
+
+/// The JSON of an entry.
+#[derive(Debug, Serialize)]
+struct EntryJson<'entry> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'entry str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'entry str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+    revision: u64,
+    create_revision: u64,
+    version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update_time: Option<String>,
+    content_type: &'entry str,
+}
+
+/// Either as text or as base64.
+fn text_or_base64(bytes: &[u8], force_base64: bool) -> (Option<&str>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !force_base64 => (Some(text), None),
+        _ => (None, Some(BASE64_STANDARD.encode(bytes))),
+    }
+}
+
+/// The JSON of an entry; `force_base64` for keys and values that are text as well.
+pub fn entry(entry: &pb::Entry, force_base64: bool) -> Vec<u8> {
+    let (key, key_base64) = text_or_base64(&entry.key, force_base64);
+    let (value, value_base64) = text_or_base64(&entry.value, force_base64);
+    let json = EntryJson {
+        key,
+        key_base64,
+        value,
+        value_base64,
+        revision: entry.revision,
+        create_revision: entry.create_revision,
+        version: entry.version,
+        expire_time: entry.expire_time.as_ref().and_then(time),
+        update_time: entry.update_time.as_ref().and_then(time),
+        content_type: &entry.content_type,
+    };
+    // Strings and numbers always serialise.
+    serde_json::to_vec(&json).unwrap_or_default()
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub fn time(timestamp: &prost_types::Timestamp) -> Option<String> {
+    let time_ms = i64::try_from(ms_from_timestamp(timestamp)?).ok()?;
+    Some(format!("{:.3}", jiff::Timestamp::from_millisecond(time_ms).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_are_utc_with_milliseconds() {
+        let timestamp = crate::model::timestamp_from_ms(1_893_456_000_120);
+        assert_eq!(time(&timestamp).unwrap(), "2030-01-01T00:00:00.120Z");
+    }
+
+    proptest! {
+        #[test]
+        fn any_entry_reads_back(key: Vec<u8>, value: Vec<u8>, force: bool, revision in 0..REVISION_MAX) {
+            let original = pb::Entry { key: key.clone().into(), value: value.clone().into(), revision, ..Default::default() };
+            let json: serde_json::Value = serde_json::from_slice(&entry(&original, force)).unwrap();
+            let bytes = |name: &str| match json.get(name) {
+                Some(text) => text.as_str().unwrap().as_bytes().to_vec(),
+                None => BASE64_STANDARD.decode(json[format!("{name}_base64")].as_str().unwrap()).unwrap(),
+            };
+            prop_assert_eq!(bytes("key"), key);
+            prop_assert_eq!(bytes("value"), value);
+            prop_assert_eq!(json["revision"].as_u64(), Some(revision));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The REST door: keys and counters as resources, so that curl feels natural.
+
+mod conditions;
+mod content;
+mod escape;
+mod handlers;
+mod json;
+mod problem;
+mod query;
+
+use std::{any::Any, time::Instant};
+
+use axum::{Router, body::Body, response::Response, routing::any};
+use http::{HeaderName, HeaderValue, Request};
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::handlers::{COUNTERS_PREFIX, Held, KV_PREFIX};
+use crate::{
+    error::{Error, Reason},
+    service::{Service, TraceId},
+};
+
+const KV_TRACE_ID: HeaderName = HeaderName::from_static("kv-trace-id");
+
+/// The door, to be called for each request.
+#[derive(Clone, Debug)]
+pub struct Door {
+    service: Service,
+    routes: Router,
+}
+
+impl Door {
+    /// A door to this service.
+    pub fn new(service: Service) -> Self {
+        let routes = Router::new()
+            // Every method: the handlers refuse with their reason those they do not take.
+            .route("/v1/kv/", any(handlers::kv))
+            .route("/v1/kv/{*key}", any(handlers::kv))
+            .route("/v1/counters/", any(handlers::counters))
+            .route("/v1/counters/{*key}", any(handlers::counters))
+            .fallback(handlers::nowhere)
+            // A fault in a handler is an answer with a reason, not a broken connection.
+            .layer(CatchPanicLayer::custom(fault))
+            .with_state(service.clone());
+        Self { service, routes }
+    }
+
+    /// Answers one request. Stands around the routes because header size, trace id and metrics belong to every answer.
+    pub async fn answer(self, request: Request<Incoming>) -> Response {
+        let started = Instant::now();
+        let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
+        let method = request.method().clone();
+        let route = route_of(request.uri().path());
+        let mut response = match self.check_header_bytes(&request) {
+            Err(error) => problem::to_response(&error),
+            Ok(()) => match self.routes.clone().oneshot(request.map(Body::new)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+        };
+        if response.extensions().get::<Held>().is_none() {
+            self.service.metrics().http_request(&method, route, response.status(), started.elapsed());
+        }
+        if let Some(reason) = response.headers().get(problem::KV_REASON) {
+            tracing::debug!(%trace, %method, route, status = response.status().as_u16(), ?reason, "a request was refused");
+        }
+        if let Ok(id) = HeaderValue::from_bytes(&trace.digits()) {
+            response.headers_mut().insert(KV_TRACE_ID, id);
+        }
+        response
+    }
+
+    fn check_header_bytes(&self, request: &Request<Incoming>) -> Result<(), Error> {
+        let limit = self.service.limits().header_bytes;
+        let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+        let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+        let bytes = line + fields.sum::<usize>();
+        if bytes <= limit {
+            return Ok(());
+        }
+        let text = format!(
+            "the request line and headers have {bytes} bytes, the limit is {limit}: send fewer or shorter ones"
+        );
+        Err(Error::new(Reason::HeaderTooLarge, text).with(|details| details.limit = Some(limit as u64)))
+    }
+}
+
+/// The route's template, for metrics.
+fn route_of(path: &str) -> Option<&'static str> {
+    if path.starts_with(KV_PREFIX) {
+        Some("/v1/kv/{key}")
+    } else if path.starts_with(COUNTERS_PREFIX) {
+        Some("/v1/counters/{key}")
+    } else {
+        None
+    }
+}
+
+fn fault(_: Box<dyn Any + Send>) -> Response {
+    problem::to_response(&Error::internal("a fault of the server: please report it with the Kv-Trace-Id"))
+}

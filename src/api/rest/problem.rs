@@ -1,0 +1,79 @@
+//! Errors as HTTP clients see them: `application/problem+json` of RFC 9457, and the reason in a header too.
+
+use axum::{body::Body, response::Response};
+use http::{
+    HeaderName, HeaderValue,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+use serde::Serialize;
+
+use crate::error::{Details, Error, Reason};
+
+/// The reason's header: a HEAD answer has no body.
+pub const KV_REASON: HeaderName = HeaderName::from_static("kv-reason");
+/// Says that an answer is a remembered one.
+pub const KV_REPLAYED: HeaderName = HeaderName::from_static("kv-replayed");
+/// Revision of the state that an answer shows.
+pub const KV_STORE_REVISION: HeaderName = HeaderName::from_static("kv-store-revision");
+
+#[derive(Debug, Serialize)]
+struct Problem<'error> {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    reason: &'static str,
+    detail: &'error str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'error str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store_revision: Option<u64>,
+}
+
+/// The answer of an error.
+pub fn to_response(error: &Error) -> Response {
+    let none = Details::default();
+    let details = error.details.as_deref().unwrap_or(&none);
+    let status = error.reason.http_status();
+    let problem = Problem {
+        r#type: "about:blank",
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        reason: error.reason.name(),
+        detail: &error.message,
+        field: details.field.as_deref(),
+        limit: details.limit,
+        outcome: details.outcome.map(|outcome| outcome.as_str()),
+        current_revision: details.current_revision,
+        store_revision: details.store_revision,
+    };
+    // Strings and numbers always serialise.
+    let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(KV_REASON, HeaderValue::from_static(error.reason.name()));
+    if let Some(after_s) = error.reason.retry_after_s() {
+        headers.insert(RETRY_AFTER, HeaderValue::from(after_s));
+    }
+    if let Some(store_revision) = details.store_revision {
+        headers.insert(KV_STORE_REVISION, HeaderValue::from(store_revision));
+    }
+    if details.replayed {
+        headers.insert(KV_REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// 405, with what the path does take.
+pub fn method_not_allowed(allowed: &'static str, remedy: &'static str) -> Response {
+    let mut response = to_response(&Error::new(Reason::MethodNotAllowed, remedy));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}

@@ -1,0 +1,217 @@
+//! Accepting and serving connections: the same for every door. Bounds what a connection may hold and how long it may be
+//! silent, which the frameworks' own servers do not.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::cores::{Seat, Spreader};
+use crate::limits::{HEADER_PARSER_BYTES, Limits};
+
+/// HTTP/2 pings a silent peer this often, and gives it this long to answer.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// What a peer may leave unacknowledged for this long loses its connection.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+/// Streams that a client may open and reset at once before they are refused.
+const RESET_STREAMS_MAX: usize = 64;
+/// HTTP/2 windows: a request of the largest kind should not wait for a window update each 64 KiB.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// A refused connection is told why, and given this long to take it.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is said to a connection too many, over HTTP/1.
+const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nkv-reason: OVERLOADED\r\n\
+    retry-after: 1\r\nconnection: close\r\ncontent-length: 174\r\n\r\n\
+    {\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,\"reason\":\"OVERLOADED\",\
+    \"detail\":\"the listener has as many connections as it may: close some, or retry later\"}\n\n\n";
+
+/// Ends connections: first kindly, then for good.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// Accept no more, finish what is in flight.
+    pub drain: CancellationToken,
+    /// Drop what is left.
+    pub abort: CancellationToken,
+    /// Everything that serves.
+    pub tasks: TaskTracker,
+}
+
+/// A door's listener and its bounds.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    limits: Arc<Limits>,
+    permits: Arc<Semaphore>,
+    ending: Ending,
+    /// HTTP/1 is spoken here: a refused connection can be told why.
+    speaks_http1: bool,
+}
+
+impl Listening {
+    /// Bounds of one listener.
+    pub fn new(limits: &Limits, ending: &Ending, speaks_http1: bool) -> Self {
+        Self {
+            limits: Arc::new(limits.clone()),
+            permits: Arc::new(Semaphore::new(limits.connections)),
+            ending: ending.clone(),
+            speaks_http1,
+        }
+    }
+
+    /// Accepts until the drain begins, spreading connections over the cores. `answer` is called for each request.
+    pub async fn accept<A, F, B>(self, listener: TcpListener, cores: Spreader, answer: A)
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        loop {
+            let accepted = tokio::select! {
+                () = self.ending.drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let stream = match accepted.and_then(prepare) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most likely: connections that end give some back.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+                if self.speaks_http1 {
+                    self.ending.tasks.spawn(refuse(stream));
+                }
+                continue;
+            };
+            let (listening, answer) = (self.clone(), answer.clone());
+            let token = self.ending.tasks.token();
+            cores.place(move |seat| {
+                tokio::spawn(async move {
+                    listening.serve(stream, seat, answer).await;
+                    drop((permit, token));
+                });
+            });
+        }
+    }
+
+    async fn serve<A, F, B>(self, stream: std::net::TcpStream, seat: Seat, answer: A)
+    where
+        A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        // Registered with this core's own poller.
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        let spoke = Arc::new(AtomicBool::new(false));
+        let first = Arc::clone(&spoke);
+        let service = service_fn(move |request| {
+            first.store(true, Ordering::Relaxed);
+            let answered = answer(request);
+            async move { Ok::<_, Infallible>(answered.await) }
+        });
+        let builder = self.builder();
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let mut patience = pin!(tokio::time::sleep(self.limits.header_timeout));
+        let mut waiting_for_first = true;
+        let mut draining = false;
+        loop {
+            tokio::select! {
+                // A connection that broke has nobody left to tell.
+                _ = &mut connection => break,
+                () = self.ending.drain.cancelled(), if !draining => {
+                    draining = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = self.ending.abort.cancelled() => break,
+                // One that never sent a whole request: silent, or half a preface.
+                () = &mut patience, if waiting_for_first => {
+                    waiting_for_first = false;
+                    if !spoke.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            }
+        }
+        drop(seat);
+    }
+
+    fn builder(&self) -> auto::Builder<TokioExecutor> {
+        let limits = &self.limits;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_buf_size(HEADER_PARSER_BYTES.max(limits.header_bytes * 2))
+            .half_close(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams_per_connection)
+            .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+            .max_header_list_size(HEADER_PARSER_BYTES as u32)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_PATIENCE);
+        builder
+    }
+}
+
+/// Sets a new connection up and takes it from the accepting core's poller.
+fn prepare((stream, _): (TcpStream, SocketAddr)) -> io::Result<std::net::TcpStream> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(&stream);
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    stream.into_std()
+}
+
+async fn refuse(stream: std::net::TcpStream) {
+    let Ok(mut stream) = TcpStream::from_std(stream) else { return };
+    let said = async {
+        stream.write_all(TOO_MANY.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    let _ = tokio::time::timeout(REFUSAL_PATIENCE, said).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_of_a_connection_is_well_formed() {
+        let (head, body) = TOO_MANY.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
+        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["reason"], "OVERLOADED");
+    }
+}

@@ -1,0 +1,520 @@
+//! Every instrument in one catalogue. Call sites use verbs; names, units and labels stand here alone.
+//!
+//! Instruments are OpenTelemetry's, exported for Prometheus from a registry of this server's own. What is recorded for
+//! each request costs little: operations are counted in a table of atomics that the exporter reads, and histograms are
+//! bound to their labels once. No label ever carries a key, a raw path or a client's text.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use http::{Method, StatusCode};
+use opentelemetry::{
+    KeyValue,
+    metrics::{BoundHistogram, Histogram, Meter, MeterProvider as _},
+};
+use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider};
+use parking_lot::RwLock;
+use prometheus::{Encoder as _, Registry, TextEncoder};
+
+use crate::error::Reason;
+
+/// An operation of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reads a key.
+    Get,
+    /// Writes a key.
+    Put,
+    /// Removes a key.
+    Delete,
+    /// Adds to a number.
+    Increment,
+    /// Changes an expiry.
+    Touch,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Get, Self::Put, Self::Delete, Self::Increment, Self::Touch];
+
+    /// Whether it writes.
+    pub fn is_write(self) -> bool {
+        match self {
+            Self::Get => false,
+            Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
+        }
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Delete => "delete",
+            Self::Increment => "increment",
+            Self::Touch => "touch",
+        }
+    }
+}
+
+/// A door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC.
+    Grpc,
+    /// REST.
+    Http,
+}
+
+impl Protocol {
+    const ALL: [Self; 2] = [Self::Grpc, Self::Http];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
+/// What the store holds, as of the last group.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct State {
+    /// Entries.
+    pub keys: u64,
+    /// Bytes of keys and values.
+    pub data_bytes: u64,
+    /// Revision of the last applied record.
+    pub revision: u64,
+    /// How far back the retry window reaches.
+    pub request_window: Duration,
+}
+
+/// Upper bounds of times: a store that answers in 20 µs and syncs in 200 µs, up to the request timeout.
+const SECONDS: [f64; 19] = [
+    0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 10.0,
+];
+/// Upper bounds of waits, which last a minute at most.
+const WAIT_SECONDS: [f64; 8] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0];
+/// Upper bounds of records in a group.
+const RECORDS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
+
+/// Reasons are few and small: one place each, `OK` at 0.
+const REASONS: usize = 64;
+
+struct Operations([[[AtomicU64; REASONS]; 2]; 5]);
+
+/// Gauges that the log thread sets and a scrape reads.
+#[derive(Default)]
+struct Gauges {
+    queue_depth: AtomicU64,
+    written_bytes: AtomicU64,
+    keys: AtomicU64,
+    data_bytes: AtomicU64,
+    revision: AtomicU64,
+    request_window_ms: AtomicU64,
+    recovery_us: AtomicU64,
+}
+
+struct Inner {
+    enabled: bool,
+    registry: Registry,
+    /// Its readers live as long as it does.
+    _provider: SdkMeterProvider,
+    operations: Arc<Operations>,
+    gauges: Arc<Gauges>,
+    http: Histogram<f64>,
+    http_bound: RwLock<HashMap<(u8, Option<&'static str>, u16), Arc<BoundHistogram<f64>>>>,
+    rpc: Histogram<f64>,
+    rpc_bound: RwLock<HashMap<(&'static str, i32), Arc<BoundHistogram<f64>>>>,
+    wait: BoundHistogram<f64>,
+    sync: BoundHistogram<f64>,
+    group: BoundHistogram<u64>,
+}
+
+/// The instruments. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Metrics").field("enabled", &self.0.enabled).finish_non_exhaustive()
+    }
+}
+
+/// The exporter refused its set-up, or a scrape could not be written.
+#[derive(Debug)]
+pub struct MetricsError(String);
+
+impl fmt::Display for MetricsError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "metrics: {}", self.0)
+    }
+}
+
+impl std::error::Error for MetricsError {}
+
+impl Metrics {
+    /// All instruments, in a registry of their own. With `enabled` false the verbs of requests do nothing.
+    pub fn new(enabled: bool) -> Result<Self, MetricsError> {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .without_target_info()
+            .build()
+            .map_err(|error| MetricsError(error.to_string()))?;
+        let provider =
+            SdkMeterProvider::builder().with_reader(exporter).with_resource(Resource::builder_empty().build()).build();
+        let meter = provider.meter("tandem");
+        let operations = Arc::new(Operations(std::array::from_fn(|_| {
+            std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))
+        })));
+        let gauges = Arc::new(Gauges::default());
+        observe_operations(&meter, &operations);
+        observe_gauges(&meter, &gauges);
+        observe_process(&meter);
+        let seconds = |name: &'static str, help: &'static str, bounds: &[f64]| {
+            meter.f64_histogram(name).with_unit("s").with_description(help).with_boundaries(bounds.to_vec()).build()
+        };
+        let inner = Inner {
+            enabled,
+            registry,
+            operations,
+            gauges,
+            http: seconds("http.server.request.duration", "Time of each unary HTTP request.", &SECONDS),
+            http_bound: RwLock::default(),
+            rpc: seconds("rpc.server.call.duration", "Time of each unary gRPC call.", &SECONDS),
+            rpc_bound: RwLock::default(),
+            wait: seconds("tandem.wait.duration", "Time of requests held by ?wait=.", &WAIT_SECONDS).bind(&[]),
+            sync: seconds("tandem.wal.sync.duration", "Time of each sync of the write-ahead log.", &SECONDS).bind(&[]),
+            group: meter
+                .u64_histogram("tandem.commit.group.records")
+                .with_unit("{record}")
+                .with_description("Records committed together by one write and one sync.")
+                .with_boundaries(RECORDS.to_vec())
+                .build()
+                .bind(&[]),
+            _provider: provider,
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// An operation was answered; no reason: it went well.
+    pub fn answered(&self, operation: Operation, protocol: Protocol, reason: Option<Reason>) {
+        let place = reason.map_or(0, |reason| reason as usize);
+        let counters = &self.0.operations.0[operation as usize][protocol as usize];
+        if let Some(counter) = counters.get(place) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A unary HTTP request was answered. `route` is a route's template, never a path.
+    pub fn http_request(&self, method: &Method, route: Option<&'static str>, status: StatusCode, elapsed: Duration) {
+        if !self.0.enabled {
+            return;
+        }
+        let (number, label) = method_label(method);
+        let bound = bound(&self.0.http_bound, (number, route, status.as_u16()), || {
+            let mut labels = vec![
+                KeyValue::new("http.request.method", label),
+                KeyValue::new("url.scheme", "http"),
+                KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+            ];
+            labels.extend(route.map(|route| KeyValue::new("http.route", route)));
+            self.0.http.bind(&labels)
+        });
+        bound.record(elapsed.as_secs_f64());
+    }
+
+    /// A unary gRPC call was answered. `method` is one of the schema's, or `_OTHER`.
+    pub fn rpc_call(&self, method: &'static str, code: tonic::Code, elapsed: Duration) {
+        if !self.0.enabled {
+            return;
+        }
+        let bound = bound(&self.0.rpc_bound, (method, code as i32), || {
+            self.0.rpc.bind(&[
+                KeyValue::new("rpc.system.name", "grpc"),
+                KeyValue::new("rpc.method", method),
+                KeyValue::new("rpc.response.status_code", code_label(code)),
+            ])
+        });
+        bound.record(elapsed.as_secs_f64());
+    }
+
+    /// A request that was held by `?wait=` was answered.
+    pub fn waited(&self, elapsed: Duration) {
+        self.0.wait.record(elapsed.as_secs_f64());
+    }
+
+    /// The log was synced.
+    pub fn synced(&self, elapsed: Duration) {
+        self.0.sync.record(elapsed.as_secs_f64());
+    }
+
+    /// Bytes were written to the log.
+    pub fn written(&self, bytes: u64) {
+        self.0.gauges.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A group of records was committed.
+    pub fn committed(&self, records: u64) {
+        self.0.group.record(records);
+    }
+
+    /// So many writes wait for the log.
+    pub fn queued(&self, depth: u64) {
+        self.0.gauges.queue_depth.store(depth, Ordering::Relaxed);
+    }
+
+    /// What the store holds now.
+    pub fn state(&self, state: State) {
+        let gauges = &self.0.gauges;
+        gauges.keys.store(state.keys, Ordering::Relaxed);
+        gauges.data_bytes.store(state.data_bytes, Ordering::Relaxed);
+        gauges.revision.store(state.revision, Ordering::Relaxed);
+        let window_ms = u64::try_from(state.request_window.as_millis()).unwrap_or(u64::MAX);
+        gauges.request_window_ms.store(window_ms, Ordering::Relaxed);
+    }
+
+    /// The start's recovery took this long.
+    pub fn recovered(&self, elapsed: Duration) {
+        let recovery_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+        self.0.gauges.recovery_us.store(recovery_us, Ordering::Relaxed);
+    }
+
+    /// Everything in Prometheus' text format, with its content type.
+    pub fn render(&self) -> Result<(String, Vec<u8>), MetricsError> {
+        let encoder = TextEncoder::new();
+        let mut text = Vec::with_capacity(16 * 1024);
+        encoder.encode(&self.0.registry.gather(), &mut text).map_err(|error| MetricsError(error.to_string()))?;
+        Ok((encoder.format_type().to_owned(), text))
+    }
+}
+
+/// The histogram bound to these labels, bound now if it is their first time.
+fn bound<Labels: Copy + Eq + std::hash::Hash>(
+    known: &RwLock<HashMap<Labels, Arc<BoundHistogram<f64>>>>,
+    labels: Labels,
+    bind: impl FnOnce() -> BoundHistogram<f64>,
+) -> Arc<BoundHistogram<f64>> {
+    if let Some(bound) = known.read().get(&labels) {
+        return Arc::clone(bound);
+    }
+    Arc::clone(known.write().entry(labels).or_insert_with(|| Arc::new(bind())))
+}
+
+fn method_label(method: &Method) -> (u8, &'static str) {
+    match *method {
+        Method::GET => (1, "GET"),
+        Method::HEAD => (2, "HEAD"),
+        Method::PUT => (3, "PUT"),
+        Method::PATCH => (4, "PATCH"),
+        Method::DELETE => (5, "DELETE"),
+        Method::POST => (6, "POST"),
+        Method::OPTIONS => (7, "OPTIONS"),
+        _ => (0, "_OTHER"),
+    }
+}
+
+/// The code as gRPC's documents write it.
+fn code_label(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+fn observe_operations(meter: &Meter, operations: &Arc<Operations>) {
+    let operations = Arc::clone(operations);
+    meter
+        .u64_observable_counter("tandem.operations")
+        .with_unit("{operation}")
+        .with_description("Operations answered, by operation, protocol and reason; OK: it went well.")
+        .with_callback(move |observer| {
+            for operation in Operation::ALL {
+                for protocol in Protocol::ALL {
+                    let counters = &operations.0[operation as usize][protocol as usize];
+                    for (place, counter) in counters.iter().enumerate() {
+                        let count = counter.load(Ordering::Relaxed);
+                        let reason = match place {
+                            0 => Some("OK"),
+                            _ if count == 0 => None,
+                            place => i32::try_from(place)
+                                .ok()
+                                .and_then(|number| Reason::try_from(number).ok())
+                                .map(Reason::name),
+                        };
+                        if let Some(reason) = reason {
+                            let labels = [
+                                KeyValue::new("operation", operation.label()),
+                                KeyValue::new("protocol", protocol.label()),
+                                KeyValue::new("reason", reason),
+                            ];
+                            observer.observe(count, &labels);
+                        }
+                    }
+                }
+            }
+        })
+        .build();
+}
+
+fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
+    let gauge = |name: &'static str, unit: &'static str, help: &'static str, read: fn(&Gauges) -> &AtomicU64| {
+        let gauges = Arc::clone(gauges);
+        meter
+            .u64_observable_gauge(name)
+            .with_unit(unit)
+            .with_description(help)
+            .with_callback(move |observer| observer.observe(read(&gauges).load(Ordering::Relaxed), &[]))
+            .build();
+    };
+    gauge("tandem.commit.queue.depth", "{write}", "Writes that wait for the log.", |gauges| &gauges.queue_depth);
+    gauge("tandem.keys", "{key}", "Entries in the store.", |gauges| &gauges.keys);
+    gauge("tandem.data", "By", "Bytes of the keys and values in the store.", |gauges| &gauges.data_bytes);
+    gauge("tandem.revision", "{revision}", "Revision of the last applied record.", |gauges| &gauges.revision);
+    let seconds = |name: &'static str, help: &'static str, read: fn(&Gauges) -> f64| {
+        let gauges = Arc::clone(gauges);
+        meter
+            .f64_observable_gauge(name)
+            .with_unit("s")
+            .with_description(help)
+            .with_callback(move |observer| observer.observe(read(&gauges), &[]))
+            .build();
+    };
+    seconds("tandem.request.window", "How far back answers to request ids are remembered.", |gauges| {
+        gauges.request_window_ms.load(Ordering::Relaxed) as f64 / 1e3
+    });
+    seconds("tandem.recovery.duration", "Time that the start's recovery took.", |gauges| {
+        gauges.recovery_us.load(Ordering::Relaxed) as f64 / 1e6
+    });
+    let written = Arc::clone(gauges);
+    meter
+        .u64_observable_counter("tandem.wal.written")
+        .with_unit("By")
+        .with_description("Bytes written to the write-ahead log.")
+        .with_callback(move |observer| observer.observe(written.written_bytes.load(Ordering::Relaxed), &[]))
+        .build();
+}
+
+fn observe_process(meter: &Meter) {
+    meter
+        .u64_observable_gauge("tandem.build.info")
+        .with_description("1, labelled with the server's version.")
+        .with_callback(|observer| observer.observe(1, &[KeyValue::new("version", env!("CARGO_PKG_VERSION"))]))
+        .build();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    meter
+        .f64_observable_gauge("process.start_time")
+        .with_unit("s")
+        .with_description("When the process started, in seconds since 1970 UTC.")
+        .with_callback(move |observer| observer.observe(started, &[]))
+        .build();
+    meter
+        .u64_observable_gauge("process.resident_memory")
+        .with_unit("By")
+        .with_description("Memory of the process that is in RAM.")
+        .with_callback(|observer| {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+            let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+            if let Some(pages) = pages {
+                observer.observe(pages * rustix::param::page_size() as u64, &[]);
+            }
+        })
+        .build();
+    meter
+        .f64_observable_counter("process.cpu")
+        .with_unit("s")
+        .with_description("Time that the process ran, user and system, all threads.")
+        .with_callback(|observer| {
+            let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+            // The name of the process may hold anything; behind its closing bracket field 14 and 15 are the 12th and 13th.
+            let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+            let ticks = |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<u64>().ok());
+            if let (Some(user), Some(system)) = (ticks(11), ticks(12)) {
+                observer.observe((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64, &[]);
+            }
+        })
+        .build();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scrape(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render().unwrap().1).unwrap()
+    }
+
+    #[test]
+    fn counters_and_gauges_are_there_from_the_first_scrape_by_their_contracted_names() {
+        let text = scrape(&Metrics::new(true).unwrap());
+        for name in [
+            "tandem_operations_total{operation=\"put\",protocol=\"grpc\",reason=\"OK\"} 0",
+            "tandem_wal_written_bytes_total 0",
+            "tandem_commit_queue_depth 0",
+            "tandem_keys 0",
+            "tandem_data_bytes 0",
+            "tandem_revision 0",
+            "tandem_request_window_seconds 0",
+            "tandem_recovery_duration_seconds 0",
+            "tandem_build_info{version=",
+            "process_resident_memory_bytes ",
+            "process_cpu_seconds_total ",
+            "process_start_time_seconds ",
+        ] {
+            assert!(text.contains(name), "{name} in\n{text}");
+        }
+        assert!(!text.contains("otel_scope") && !text.contains("target_info"));
+    }
+
+    #[test]
+    fn verbs_show_up_under_their_contracted_names_and_labels() {
+        let metrics = Metrics::new(true).unwrap();
+        let elapsed = Duration::from_micros(150);
+        metrics.answered(Operation::Put, Protocol::Http, Some(Reason::KeyExists));
+        metrics.http_request(&Method::PUT, Some("/v1/kv/{key}"), StatusCode::CREATED, elapsed);
+        metrics.http_request(&Method::from_bytes(b"BREW").unwrap(), None, StatusCode::NOT_FOUND, elapsed);
+        metrics.rpc_call("tandem.v1.KvService/Get", tonic::Code::Ok, elapsed);
+        metrics.synced(elapsed);
+        metrics.waited(elapsed);
+        metrics.committed(3);
+        let text = scrape(&metrics);
+        for line in [
+            "tandem_operations_total{operation=\"put\",protocol=\"http\",reason=\"KEY_EXISTS\"} 1",
+            "http_server_request_duration_seconds_count{http_request_method=\"PUT\",http_response_status_code=\"201\",http_route=\"/v1/kv/{key}\",url_scheme=\"http\"} 1",
+            "http_server_request_duration_seconds_count{http_request_method=\"_OTHER\",http_response_status_code=\"404\",url_scheme=\"http\"} 1",
+            "rpc_server_call_duration_seconds_count{rpc_method=\"tandem.v1.KvService/Get\",rpc_response_status_code=\"OK\",rpc_system_name=\"grpc\"} 1",
+            "tandem_wal_sync_duration_seconds_bucket{le=\"0.0002\"} 1",
+            "tandem_wait_duration_seconds_count 1",
+            "tandem_commit_group_records_bucket{le=\"2\"} 0",
+            "tandem_commit_group_records_bucket{le=\"4\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Three ways to the same store: the service itself, gRPC, REST. Each takes the schema's requests and gives its
+//! responses, so that one suite runs through all of them.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tandem::{
+    error::{Error, Reason},
+    metrics::Protocol,
+    pb::{self, kv_service_client::KvServiceClient},
+    service::{Call, Service},
+};
+use tonic_types::StatusExt as _;
+
+use crate::support::{self, Answer, Client};
+
+/// A refusal as a client of any door sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub reason: String,
+    pub outcome: Option<String>,
+    pub current_revision: Option<u64>,
+    pub replayed: bool,
+}
+
+pub type Answered<T> = Result<T, Refused>;
+
+pub enum Door {
+    Service(Service),
+    Grpc(KvServiceClient<tonic::transport::Channel>),
+    Rest { client: Client, base: String },
+}
+
+fn call() -> Call {
+    Call { protocol: Protocol::Grpc, deadline: Instant::now() + Duration::from_secs(10) }
+}
+
+fn from_error(error: Error) -> Refused {
+    let details = error.details.unwrap_or_default();
+    Refused {
+        reason: error.reason.name().into(),
+        outcome: details.outcome.map(|outcome| outcome.as_str().into()),
+        current_revision: details.current_revision,
+        replayed: details.replayed,
+    }
+}
+
+fn from_status(status: &tonic::Status) -> Refused {
+    let info = status.get_error_details().error_info().cloned().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
+    assert_eq!(info.domain, "tandem");
+    assert!(status.message().starts_with(&format!("{}: ", info.reason)), "{status:?}");
+    let reason = Reason::from_str_name(&format!("REASON_{}", info.reason)).expect("a published reason");
+    assert_eq!(status.code(), reason.grpc_code());
+    Refused {
+        reason: info.reason,
+        outcome: info.metadata.get("outcome").cloned(),
+        current_revision: info.metadata.get("current_revision").map(|revision| revision.parse().unwrap()),
+        replayed: info.metadata.get("replayed").is_some_and(|replayed| replayed == "true"),
+    }
+}
+
+fn from_problem(answer: &Answer) -> Refused {
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
+    let problem = answer.json();
+    let reason = problem["reason"].as_str().unwrap().to_owned();
+    assert_eq!(answer.header("kv-reason"), Some(reason.as_str()));
+    let known = Reason::from_str_name(&format!("REASON_{reason}")).expect("a published reason");
+    assert_eq!(answer.status, known.http_status().as_u16());
+    assert_eq!(problem["status"].as_u64(), Some(answer.status.into()));
+    Refused {
+        reason,
+        outcome: problem["outcome"].as_str().map(Into::into),
+        current_revision: problem["current_revision"].as_u64(),
+        replayed: answer.header("kv-replayed") == Some("true"),
+    }
+}
+
+impl Door {
+    pub async fn get(&self, key: &[u8]) -> Answered<pb::GetResponse> {
+        let request = pb::GetRequest { key: Bytes::copy_from_slice(key), metadata_only: false };
+        match self {
+            Self::Service(service) => service.get(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().get(request).await),
+            Self::Rest { client, base } => {
+                let url = format!("{base}/v1/kv/{}?format=json&encoding=base64", support::escape(key));
+                let answer = support::send(client, "GET", &url, &[], b"").await;
+                if answer.status != 200 {
+                    return Err(from_problem(&answer));
+                }
+                let store_revision = number(&answer, "kv-store-revision").unwrap();
+                Ok(pb::GetResponse { entry: Some(entry_from_json(&answer.json())), store_revision })
+            }
+        }
+    }
+
+    pub async fn put(&self, request: pb::PutRequest) -> Answered<pb::PutResponse> {
+        match self {
+            Self::Service(service) => service.put(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().put(request).await),
+            Self::Rest { client, base } => {
+                let mut rest = Rest::new(&request.key, &request.conditions, request.options.as_ref());
+                rest.expiry(request.expiry.as_ref());
+                rest.flag("return_previous", request.return_previous);
+                if !request.content_type.is_empty() {
+                    rest.headers.push(("content-type", request.content_type.clone()));
+                }
+                let answer = rest.send(client, "PUT", base, "kv", &request.value).await;
+                if answer.status > 299 {
+                    return Err(from_problem(&answer));
+                }
+                Ok(pb::PutResponse {
+                    result: Some(result(&answer)),
+                    created: answer.status == 201,
+                    version: number(&answer, "kv-version").unwrap_or(0),
+                    previous: previous(&answer),
+                })
+            }
+        }
+    }
+
+    pub async fn delete(&self, request: pb::DeleteRequest) -> Answered<pb::DeleteResponse> {
+        match self {
+            Self::Service(service) => service.delete(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().delete(request).await),
+            Self::Rest { client, base } => {
+                let mut rest = Rest::new(&request.key, &request.conditions, request.options.as_ref());
+                rest.flag("return_previous", request.return_previous);
+                let answer = rest.send(client, "DELETE", base, "kv", b"").await;
+                if answer.status > 299 {
+                    return Err(from_problem(&answer));
+                }
+                Ok(pb::DeleteResponse { result: Some(result(&answer)), previous: previous(&answer) })
+            }
+        }
+    }
+
+    pub async fn increment(&self, request: pb::IncrementRequest) -> Answered<pb::IncrementResponse> {
+        match self {
+            Self::Service(service) => service.increment(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().increment(request).await),
+            Self::Rest { client, base } => {
+                let mut rest = Rest::new(&request.key, &request.conditions, request.options.as_ref());
+                rest.expiry(request.expiry.as_ref());
+                if let Some(by) = request.by {
+                    rest.query.push(format!("by={by}"));
+                }
+                if request.initial != 0 {
+                    rest.query.push(format!("initial={}", request.initial));
+                }
+                let answer = rest.send(client, "POST", base, "counters", b"").await;
+                if answer.status > 299 {
+                    return Err(from_problem(&answer));
+                }
+                Ok(pb::IncrementResponse {
+                    result: Some(result(&answer)),
+                    created: number(&answer, "kv-version") == Some(1),
+                    version: number(&answer, "kv-version").unwrap_or(0),
+                    previous: None,
+                    value: answer.text().parse().unwrap(),
+                })
+            }
+        }
+    }
+
+    pub async fn touch(&self, request: pb::TouchRequest) -> Answered<pb::TouchResponse> {
+        match self {
+            Self::Service(service) => service.touch(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().touch(request).await),
+            Self::Rest { client, base } => {
+                let mut rest = Rest::new(&request.key, &request.conditions, request.options.as_ref());
+                rest.expiry(request.expiry.as_ref());
+                rest.flag("return_previous", request.return_previous);
+                let answer = rest.send(client, "PATCH", base, "kv", b"").await;
+                if answer.status > 299 {
+                    return Err(from_problem(&answer));
+                }
+                Ok(pb::TouchResponse {
+                    result: Some(result(&answer)),
+                    version: number(&answer, "kv-version").unwrap_or(0),
+                    previous: previous(&answer),
+                })
+            }
+        }
+    }
+}
+
+fn unary<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Answered<T> {
+    answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
+}
+
+/// A write on its way to the REST door.
+struct Rest {
+    key: Bytes,
+    query: Vec<String>,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Rest {
+    fn new(key: &Bytes, conditions: &[pb::Condition], options: Option<&pb::WriteOptions>) -> Self {
+        use pb::condition::Kind;
+        let mut rest = Self { key: key.clone(), query: Vec::new(), headers: Vec::new() };
+        for condition in conditions {
+            match condition.kind.as_ref().unwrap() {
+                Kind::Exists(true) => rest.headers.push(("if-match", "*".into())),
+                Kind::Exists(false) => rest.headers.push(("if-none-match", "*".into())),
+                Kind::Revision(revision) => rest.headers.push(("if-match", format!("\"{revision}\""))),
+                Kind::Version(version) => rest.query.push(format!("if_version={version}")),
+                Kind::Value(_) => panic!("REST has no condition on values"),
+            }
+        }
+        if let Some(options) = options {
+            match options.durability() {
+                pb::Durability::Unspecified => {}
+                pb::Durability::Written => rest.query.push("durability=written".into()),
+                pb::Durability::Fsynced => rest.query.push("durability=fsynced".into()),
+            }
+            rest.flag("validate_only", options.validate_only);
+            if !options.request_id.is_empty() {
+                rest.headers.push(("idempotency-key", format!("\"{}\"", options.request_id)));
+            }
+        }
+        rest
+    }
+
+    fn flag(&mut self, name: &str, set: bool) {
+        if set {
+            self.query.push(format!("{name}=true"));
+        }
+    }
+
+    fn expiry(&mut self, expiry: Option<&pb::Expiry>) {
+        use pb::expiry::Kind;
+        match expiry.and_then(|expiry| expiry.kind.as_ref()) {
+            None => {}
+            Some(Kind::Ttl(ttl)) => {
+                self.query.push(format!("ttl={}ms", ttl.seconds * 1_000 + i64::from(ttl.nanos) / 1_000_000));
+            }
+            Some(Kind::ExpireTime(time)) => {
+                let time = jiff::Timestamp::new(time.seconds, time.nanos).unwrap();
+                self.query.push(format!("expire_time={time:.3}"));
+            }
+            Some(Kind::Keep(_)) => self.query.push("keep_ttl".into()),
+            Some(Kind::Never(_)) => self.query.push("ttl=never".into()),
+        }
+    }
+
+    async fn send(self, client: &Client, method: &str, base: &str, kind: &str, body: &[u8]) -> Answer {
+        let mut url = format!("{base}/v1/{kind}/{}", support::escape(&self.key));
+        if !self.query.is_empty() {
+            url = format!("{url}?{}", self.query.join("&"));
+        }
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        support::send(client, method, &url, &headers, body).await
+    }
+}
+
+fn number(answer: &Answer, name: &str) -> Option<u64> {
+    answer.header(name).map(|value| value.parse().unwrap())
+}
+
+fn result(answer: &Answer) -> pb::WriteResult {
+    let durability = match answer.header("kv-durability") {
+        Some("fsynced") => pb::Durability::Fsynced,
+        Some("written") => pb::Durability::Written,
+        Some(other) => panic!("no durability: {other}"),
+        None => pb::Durability::Unspecified,
+    };
+    pb::WriteResult {
+        revision: number(answer, "kv-revision").unwrap_or(0),
+        durability: durability.into(),
+        replayed: answer.header("kv-replayed") == Some("true"),
+    }
+}
+
+/// Of the entry before, REST shows value, content type and revision.
+fn previous(answer: &Answer) -> Option<pb::Entry> {
+    let revision = number(answer, "kv-previous-revision")?;
+    let content_type = answer.header("content-type").unwrap_or_default().to_owned();
+    Some(pb::Entry { value: answer.body.clone(), revision, content_type, ..pb::Entry::default() })
+}
+
+fn entry_from_json(json: &serde_json::Value) -> pb::Entry {
+    use base64::prelude::*;
+    let bytes = |name: &str| match &json[format!("{name}_base64")] {
+        serde_json::Value::String(text) => Bytes::from(BASE64_STANDARD.decode(text).unwrap()),
+        _ => Bytes::from(json[name].as_str().unwrap_or_else(|| panic!("no {name} in {json}")).to_owned()),
+    };
+    let time = |name: &str| {
+        let time: jiff::Timestamp = json[name].as_str()?.parse().unwrap();
+        Some(prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() })
+    };
+    pb::Entry {
+        key: bytes("key"),
+        value: bytes("value"),
+        revision: json["revision"].as_u64().unwrap(),
+        create_revision: json["create_revision"].as_u64().unwrap(),
+        version: json["version"].as_u64().unwrap(),
+        expire_time: time("expire_time"),
+        update_time: time("update_time"),
+        content_type: json["content_type"].as_str().unwrap().to_owned(),
+    }
+}
