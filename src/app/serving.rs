@@ -8,7 +8,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,7 @@ use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -38,6 +39,8 @@ const PING_PATIENCE: Duration = Duration::from_secs(10);
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 /// Streams that a client may open and reset at once before they are refused.
 const RESET_STREAMS_MAX: usize = 64;
+/// A connection that is told to end and has no request running is dropped after this long.
+const IDLE_PEER_PATIENCE: Duration = Duration::from_secs(3);
 /// HTTP/2 windows: a request of the largest kind should not wait for a window update each 64 KiB.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
@@ -130,18 +133,23 @@ impl Listening {
     {
         // Registered with this core's own poller.
         let Ok(stream) = TcpStream::from_std(stream) else { return };
-        let spoke = Arc::new(AtomicBool::new(false));
-        let first = Arc::clone(&spoke);
+        let activity = Arc::new(Activity::default());
+        let seen = Arc::clone(&activity);
         let service = service_fn(move |request| {
-            first.store(true, Ordering::Relaxed);
+            let running = seen.begin();
             let answered = answer(request);
-            async move { Ok::<_, Infallible>(answered.await) }
+            async move {
+                let response = answered.await;
+                drop(running);
+                Ok::<_, Infallible>(response)
+            }
         });
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut patience = pin!(tokio::time::sleep(self.limits.header_timeout));
         let mut waiting_for_first = true;
         let mut draining = false;
+        let mut idle_end = pin!(tokio::time::sleep(IDLE_PEER_PATIENCE));
         loop {
             tokio::select! {
                 // A connection that broke has nobody left to tell.
@@ -149,12 +157,20 @@ impl Listening {
                 () = self.ending.drain.cancelled(), if !draining => {
                     draining = true;
                     connection.as_mut().graceful_shutdown();
+                    idle_end.as_mut().reset(Instant::now() + IDLE_PEER_PATIENCE);
+                }
+                // An HTTP/2 peer that does not answer the goodbye holds nothing up but itself.
+                () = &mut idle_end, if draining => {
+                    if activity.running() == 0 {
+                        break;
+                    }
+                    idle_end.as_mut().reset(Instant::now() + IDLE_PEER_PATIENCE);
                 }
                 () = self.ending.abort.cancelled() => break,
                 // One that never sent a whole request: silent, or half a preface.
                 () = &mut patience, if waiting_for_first => {
                     waiting_for_first = false;
-                    if !spoke.load(Ordering::Relaxed) {
+                    if !activity.spoke() {
                         break;
                     }
                 }
@@ -183,6 +199,39 @@ impl Listening {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_PATIENCE);
         builder
+    }
+}
+
+/// What a connection is doing.
+#[derive(Debug, Default)]
+struct Activity {
+    spoke: AtomicBool,
+    running: AtomicUsize,
+}
+
+/// A request that runs, until dropped.
+struct Running(Arc<Activity>);
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> Running {
+        self.spoke.store(true, Ordering::Relaxed);
+        self.running.fetch_add(1, Ordering::Relaxed);
+        Running(Arc::clone(self))
+    }
+
+    /// Whether a whole request ever came.
+    fn spoke(&self) -> bool {
+        self.spoke.load(Ordering::Relaxed)
+    }
+
+    fn running(&self) -> usize {
+        self.running.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

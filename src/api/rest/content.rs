@@ -4,18 +4,23 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
 };
 use http_body_util::BodyExt as _;
 
 use crate::{
     error::{Error, Reason, Result},
-    limits::Limits,
+    limits::{Limits, REQUEST_BYTES_MAX},
 };
+
+/// Of a body that is too large, so much is read before the connection is closed under its sender.
+const DRAIN_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 
 /// Reads a value: bounded in size, before and while it arrives, and in time.
 pub async fn read_value(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes> {
-    if content_length(headers).is_some_and(|length| length > limits.value_bytes as u64) {
+    let known_too_large = content_length(headers).is_some_and(|length| length > limits.value_bytes as u64);
+    if known_too_large && headers.contains_key(EXPECT) {
+        // The client asked first and has sent nothing yet.
         return Err(too_large(limits));
     }
     match tokio::time::timeout(limits.body_timeout, collect(body, limits)).await {
@@ -33,11 +38,19 @@ pub async fn read_value(headers: &HeaderMap, body: Body, limits: &Limits) -> Res
 async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
+    let mut read_bytes = 0;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Error::malformed("body", "the request's body broke off: send it again"))?;
         let Ok(data) = frame.into_data() else { continue };
-        if first.len() + all.len() + data.len() > limits.value_bytes {
-            return Err(too_large(limits));
+        read_bytes += data.len();
+        if read_bytes > limits.value_bytes {
+            // Read on a while without keeping anything: most clients look for the answer only once they have sent it
+            // all, and a connection closed under them would lose it.
+            (first, all) = (Bytes::new(), BytesMut::new());
+            if read_bytes > DRAIN_BYTES_MAX {
+                return Err(too_large(limits));
+            }
+            continue;
         }
         if first.is_empty() && all.is_empty() {
             // The common case, one piece: no copy.
@@ -48,6 +61,9 @@ async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes> {
             }
             all.extend_from_slice(&data);
         }
+    }
+    if read_bytes > limits.value_bytes {
+        return Err(too_large(limits));
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }

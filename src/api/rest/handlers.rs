@@ -357,13 +357,14 @@ fn show_write(
 ) -> Response {
     let mut headers = HeaderMap::with_capacity(8);
     let result = result.unwrap_or_default();
+    if let Some(version) = version {
+        headers.insert(KV_VERSION, HeaderValue::from(version));
+    }
     // Only validated: nothing was written, and nothing has a revision.
     if result.revision > 0 {
         headers.insert(KV_REVISION, HeaderValue::from(result.revision));
-        if let Some(version) = version {
-            headers.extend(strong_tag(result.revision).map(|tag| (ETAG, tag)));
-            headers.insert(KV_VERSION, HeaderValue::from(version));
-        }
+        // What was deleted has no state that a tag could name.
+        headers.extend(version.and_then(|_| strong_tag(result.revision)).map(|tag| (ETAG, tag)));
         let durability = match result.durability() {
             pb::Durability::Fsynced => "fsynced",
             pb::Durability::Written | pb::Durability::Unspecified => "written",

@@ -1,0 +1,285 @@
+//! What a key does, through any door.
+
+use std::time::Duration;
+
+use tandem::{
+    model::{ms_from_timestamp, timestamp_from_ms},
+    pb::{self, condition::Kind as Is, expiry::Kind as Expires},
+};
+
+use crate::{
+    doors::{Answered, Door, Refused},
+    support::eventually,
+};
+
+pub fn put(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }
+}
+
+pub fn delete(key: &str) -> pb::DeleteRequest {
+    pb::DeleteRequest { key: key.to_owned().into(), ..Default::default() }
+}
+
+pub fn increment(key: &str, by: i64) -> pb::IncrementRequest {
+    pb::IncrementRequest { key: key.to_owned().into(), by: Some(by), ..Default::default() }
+}
+
+pub fn touch(key: &str, expiry: Expires) -> pb::TouchRequest {
+    pb::TouchRequest { key: key.to_owned().into(), expiry: expires(expiry), ..Default::default() }
+}
+
+pub fn when(kind: Is) -> Vec<pb::Condition> {
+    vec![pb::Condition { kind: Some(kind) }]
+}
+
+pub fn expires(kind: Expires) -> Option<pb::Expiry> {
+    Some(pb::Expiry { kind: Some(kind) })
+}
+
+pub fn ttl_ms(ms: u64) -> Expires {
+    Expires::Ttl(tandem::model::duration_to_pb(Duration::from_millis(ms)))
+}
+
+fn request_id(id: &str) -> Option<pb::WriteOptions> {
+    Some(pb::WriteOptions { request_id: id.into(), ..Default::default() })
+}
+
+fn reason<T: std::fmt::Debug>(answer: Answered<T>) -> String {
+    answer.unwrap_err().reason
+}
+
+fn refused<T: std::fmt::Debug>(answer: Answered<T>) -> Refused {
+    let refused = answer.unwrap_err();
+    assert_eq!(refused.outcome.as_deref(), Some("NOT_APPLIED"));
+    refused
+}
+
+fn revision(result: &Option<pb::WriteResult>) -> u64 {
+    result.as_ref().unwrap().revision
+}
+
+/// Every case. Each uses keys of its own.
+pub async fn all(door: &Door) {
+    a_put_is_read_back(door).await;
+    revisions_rise_and_versions_count(door).await;
+    conditions_must_all_hold(door).await;
+    deletes_and_their_refusals(door).await;
+    counters_count(door).await;
+    touches_change_expiry_alone(door).await;
+    expiries_are_kept_replaced_and_dropped(door).await;
+    an_expired_entry_is_absent_and_then_gone(door).await;
+    validation_changes_nothing(door).await;
+    a_retry_gets_the_first_answer(door).await;
+    durability_is_what_was_asked_or_more(door).await;
+    odd_keys_and_values_survive(door).await;
+}
+
+async fn a_put_is_read_back(door: &Door) {
+    let typed = pb::PutRequest { content_type: "text/html; charset=utf-8".into(), ..put("a", "1") };
+    let written = door.put(typed).await.unwrap();
+    assert!(written.created && written.version == 1 && written.previous.is_none());
+    let result = written.result.unwrap();
+    assert_eq!(result.durability(), pb::Durability::Fsynced);
+    assert!(!result.replayed);
+    let read = door.get(b"a").await.unwrap();
+    let entry = read.entry.unwrap();
+    assert_eq!((&entry.value[..], entry.content_type.as_str()), (&b"1"[..], "text/html; charset=utf-8"));
+    assert_eq!((entry.revision, entry.create_revision, entry.version), (result.revision, result.revision, 1));
+    assert!(entry.expire_time.is_none() && entry.update_time.is_some());
+    assert!(read.store_revision >= entry.revision);
+    door.put(put("a2", "x")).await.unwrap();
+    assert_eq!(door.get(b"a2").await.unwrap().entry.unwrap().content_type, "application/octet-stream");
+    assert_eq!(reason(door.get(b"nothing").await), "KEY_NOT_FOUND");
+}
+
+async fn revisions_rise_and_versions_count(door: &Door) {
+    let first = door.put(put("b", "1")).await.unwrap();
+    let second = door.put(pb::PutRequest { return_previous: true, ..put("b", "2") }).await.unwrap();
+    assert!(!second.created && second.version == 2);
+    assert!(revision(&second.result) > revision(&first.result));
+    let previous = second.previous.unwrap();
+    assert_eq!((&previous.value[..], previous.revision), (&b"1"[..], revision(&first.result)));
+    let entry = door.get(b"b").await.unwrap().entry.unwrap();
+    assert_eq!((entry.create_revision, entry.version), (revision(&first.result), 2));
+    door.delete(delete("b")).await.unwrap();
+    let again = door.put(put("b", "3")).await.unwrap();
+    assert!(again.created && again.version == 1, "version and creation start again");
+}
+
+async fn conditions_must_all_hold(door: &Door) {
+    let created = door.put(pb::PutRequest { conditions: when(Is::Exists(false)), ..put("c", "1") }).await.unwrap();
+    let at = revision(&created.result);
+    for absent in [Is::Exists(false), Is::Version(0)] {
+        let failed = refused(door.put(pb::PutRequest { conditions: when(absent), ..put("c", "x") }).await);
+        assert_eq!((failed.reason.as_str(), failed.current_revision), ("KEY_EXISTS", Some(at)));
+    }
+    for wrong in [Is::Revision(at + 1), Is::Version(9)] {
+        let failed = refused(door.put(pb::PutRequest { conditions: when(wrong), ..put("c", "x") }).await);
+        assert_eq!((failed.reason.as_str(), failed.current_revision), ("CONDITION_FAILED", Some(at)));
+    }
+    for present in [Is::Exists(true), Is::Revision(at), Is::Version(1)] {
+        let failed = refused(door.put(pb::PutRequest { conditions: when(present), ..put("c-absent", "x") }).await);
+        assert_eq!((failed.reason.as_str(), failed.current_revision), ("CONDITION_FAILED", Some(0)));
+    }
+    let both = [when(Is::Revision(at)), when(Is::Version(7))].concat();
+    assert_eq!(reason(door.put(pb::PutRequest { conditions: both, ..put("c", "x") }).await), "CONDITION_FAILED");
+    assert_eq!(&door.get(b"c").await.unwrap().entry.unwrap().value[..], b"1", "refused writes changed nothing");
+    let both = [when(Is::Revision(at)), when(Is::Version(1))].concat();
+    door.put(pb::PutRequest { conditions: both, ..put("c", "2") }).await.unwrap();
+    let counted = pb::IncrementRequest { conditions: when(Is::Exists(false)), ..increment("c", 1) };
+    assert_eq!(reason(door.increment(counted).await), "KEY_EXISTS");
+    let gone = pb::DeleteRequest { conditions: when(Is::Revision(at)), ..delete("c") };
+    assert_eq!(reason(door.delete(gone).await), "CONDITION_FAILED");
+    let touched = pb::TouchRequest { conditions: when(Is::Revision(at)), ..touch("c", ttl_ms(9_000)) };
+    assert_eq!(reason(door.touch(touched).await), "CONDITION_FAILED");
+    let clash = [when(Is::Exists(false)), when(Is::Exists(true))].concat();
+    assert_eq!(reason(door.put(pb::PutRequest { conditions: clash, ..put("c", "x") }).await), "INVALID_FIELD");
+}
+
+async fn deletes_and_their_refusals(door: &Door) {
+    assert_eq!(refused(door.delete(delete("d")).await).reason, "KEY_NOT_FOUND");
+    let conditional = pb::DeleteRequest { conditions: when(Is::Exists(true)), ..delete("d") };
+    assert_eq!(reason(door.delete(conditional).await), "CONDITION_FAILED", "conditions are judged first");
+    let written = door.put(put("d", "1")).await.unwrap();
+    let removed = door.delete(pb::DeleteRequest { return_previous: true, ..delete("d") }).await.unwrap();
+    assert!(revision(&removed.result) > revision(&written.result));
+    assert_eq!(&removed.previous.unwrap().value[..], b"1");
+    assert_eq!(reason(door.get(b"d").await), "KEY_NOT_FOUND");
+}
+
+async fn counters_count(door: &Door) {
+    let first = door.increment(pb::IncrementRequest { initial: 10, ..increment("e", 5) }).await.unwrap();
+    assert!(first.created && first.value == 15);
+    let second = door.increment(pb::IncrementRequest { by: None, initial: 10, ..increment("e", 0) }).await.unwrap();
+    assert!(!second.created && second.value == 16 && second.version == 2);
+    assert_eq!(door.increment(increment("e", -20)).await.unwrap().value, -4);
+    let entry = door.get(b"e").await.unwrap().entry.unwrap();
+    assert_eq!((&entry.value[..], entry.content_type.as_str()), (&b"-4"[..], "text/plain"));
+    door.put(put("e", "7")).await.unwrap();
+    assert_eq!(door.increment(increment("e", 1)).await.unwrap().value, 8, "a counter is a key like any other");
+    for no_number in ["", "07", "+7", "7.0", " 7", "seven", "9223372036854775808"] {
+        door.put(put("e", no_number)).await.unwrap();
+        assert_eq!(refused(door.increment(increment("e", 1)).await).reason, "NOT_AN_INTEGER", "{no_number:?}");
+    }
+    door.put(put("e", "9223372036854775807")).await.unwrap();
+    assert_eq!(refused(door.increment(increment("e", 1)).await).reason, "INTEGER_OVERFLOW");
+    assert_eq!(door.increment(increment("e", i64::MIN)).await.unwrap().value, -1);
+}
+
+async fn touches_change_expiry_alone(door: &Door) {
+    assert_eq!(refused(door.touch(touch("f", ttl_ms(1_000))).await).reason, "KEY_NOT_FOUND");
+    let written = door.put(put("f", "1")).await.unwrap();
+    let touched = door.touch(touch("f", ttl_ms(60_000))).await.unwrap();
+    assert!(touched.version == 1 && revision(&touched.result) > revision(&written.result));
+    let entry = door.get(b"f").await.unwrap().entry.unwrap();
+    assert_eq!((&entry.value[..], entry.version, entry.revision), (&b"1"[..], 1, revision(&touched.result)));
+    let (expires, updated) = (entry.expire_time.unwrap(), entry.update_time.unwrap());
+    assert_eq!(ms_from_timestamp(&expires).unwrap() - ms_from_timestamp(&updated).unwrap(), 60_000);
+    let previous =
+        door.touch(pb::TouchRequest { return_previous: true, ..touch("f", Expires::Never(true)) }).await.unwrap();
+    assert_eq!(&previous.previous.unwrap().value[..], b"1");
+    assert!(door.get(b"f").await.unwrap().entry.unwrap().expire_time.is_none());
+}
+
+async fn expiries_are_kept_replaced_and_dropped(door: &Door) {
+    let expire_time = async |key: &str| {
+        let entry = door.get(key.as_bytes()).await.unwrap().entry.unwrap();
+        entry.expire_time.as_ref().and_then(ms_from_timestamp)
+    };
+    let at_ms = 4_000_000_000_123;
+    let absolute = Expires::ExpireTime(timestamp_from_ms(at_ms));
+    // Ten years at most.
+    assert_eq!(reason(door.put(pb::PutRequest { expiry: expires(absolute), ..put("g", "1") }).await), "INVALID_FIELD");
+    let soon_ms = ms_from_timestamp(&{
+        door.put(put("g", "0")).await.unwrap();
+        door.get(b"g").await.unwrap().entry.unwrap().update_time.unwrap()
+    })
+    .unwrap()
+        + 100_000;
+    let absolute = || expires(Expires::ExpireTime(timestamp_from_ms(soon_ms)));
+    door.put(pb::PutRequest { expiry: absolute(), ..put("g", "1") }).await.unwrap();
+    assert_eq!(expire_time("g").await, Some(soon_ms));
+    door.put(pb::PutRequest { expiry: expires(Expires::Keep(true)), ..put("g", "2") }).await.unwrap();
+    assert_eq!(expire_time("g").await, Some(soon_ms));
+    door.put(put("g", "3")).await.unwrap();
+    assert_eq!(expire_time("g").await, None, "a put without expiry never expires");
+    door.put(pb::PutRequest { expiry: expires(Expires::Keep(true)), ..put("g2", "1") }).await.unwrap();
+    assert_eq!(expire_time("g2").await, None, "keep on an absent key is never");
+    door.increment(pb::IncrementRequest { expiry: absolute(), ..increment("g3", 1) }).await.unwrap();
+    door.increment(increment("g3", 1)).await.unwrap();
+    assert_eq!(expire_time("g3").await, Some(soon_ms), "an increment keeps the expiry");
+    for bad in [ttl_ms(0), ttl_ms(11 * 366 * 86_400_000), Expires::ExpireTime(timestamp_from_ms(1_000))] {
+        assert_eq!(reason(door.put(pb::PutRequest { expiry: expires(bad), ..put("g", "x") }).await), "INVALID_FIELD");
+    }
+}
+
+async fn an_expired_entry_is_absent_and_then_gone(door: &Door) {
+    let short = pb::PutRequest { expiry: expires(ttl_ms(40)), ..put("h", "1") };
+    let written = door.put(short).await.unwrap();
+    door.put(pb::PutRequest { expiry: expires(ttl_ms(40)), ..put("h2", "1") }).await.unwrap();
+    eventually("the entry expires", async || door.get(b"h").await.err()).await;
+    // Absence by expiry never reverts, and a new entry starts from nothing.
+    assert_eq!(reason(door.get(b"h").await), "KEY_NOT_FOUND");
+    let again = door.put(pb::PutRequest { return_previous: true, ..put("h", "2") }).await.unwrap();
+    assert!(again.created && again.version == 1 && again.previous.is_none());
+    assert!(revision(&again.result) > revision(&written.result));
+    eventually("the other one too", async || door.get(b"h2").await.err()).await;
+    assert_eq!(reason(door.touch(touch("h2", ttl_ms(1_000))).await), "KEY_NOT_FOUND");
+}
+
+async fn validation_changes_nothing(door: &Door) {
+    let only = || Some(pb::WriteOptions { validate_only: true, ..Default::default() });
+    let would = door.put(pb::PutRequest { options: only(), ..put("i", "1") }).await.unwrap();
+    assert!(would.created && revision(&would.result) == 0);
+    assert_eq!(reason(door.get(b"i").await), "KEY_NOT_FOUND");
+    door.put(put("i", "1")).await.unwrap();
+    let refused = pb::PutRequest { options: only(), conditions: when(Is::Exists(false)), ..put("i", "2") };
+    assert_eq!(reason(door.put(refused).await), "KEY_EXISTS");
+    assert_eq!(door.increment(pb::IncrementRequest { options: only(), ..increment("i", 4) }).await.unwrap().value, 5);
+    door.delete(pb::DeleteRequest { options: only(), ..delete("i") }).await.unwrap();
+    assert_eq!(&door.get(b"i").await.unwrap().entry.unwrap().value[..], b"1");
+}
+
+async fn a_retry_gets_the_first_answer(door: &Door) {
+    let once = || pb::PutRequest { options: request_id("put-1"), conditions: when(Is::Exists(false)), ..put("j", "1") };
+    let first = door.put(once()).await.unwrap();
+    assert!(!first.result.unwrap().replayed);
+    let again = door.put(once()).await.unwrap();
+    assert!(again.result.unwrap().replayed && again.created, "though the key exists by now");
+    assert_eq!(again.result.unwrap().revision, first.result.unwrap().revision);
+    let other = pb::PutRequest { options: request_id("put-1"), ..put("j", "2") };
+    assert_eq!(refused(door.put(other).await).reason, "REQUEST_ID_REUSED");
+    let counted = || pb::IncrementRequest { options: request_id("count-1"), ..increment("j2", 3) };
+    assert_eq!(door.increment(counted()).await.unwrap().value, 3);
+    assert_eq!(door.increment(counted()).await.unwrap().value, 3, "counted once");
+    let failing = || pb::DeleteRequest { options: request_id("delete-1"), ..delete("j3") };
+    assert!(!door.delete(failing()).await.unwrap_err().replayed);
+    door.put(put("j3", "1")).await.unwrap();
+    let remembered = door.delete(failing()).await.unwrap_err();
+    assert_eq!((remembered.reason.as_str(), remembered.replayed), ("KEY_NOT_FOUND", true));
+    door.get(b"j3").await.unwrap();
+}
+
+async fn durability_is_what_was_asked_or_more(door: &Door) {
+    for (asked, given) in [(pb::Durability::Written, 1), (pb::Durability::Fsynced, 2)] {
+        let options = Some(pb::WriteOptions { durability: asked.into(), ..Default::default() });
+        let written = door.put(pb::PutRequest { options, ..put("k", "1") }).await.unwrap();
+        assert!(written.result.unwrap().durability >= given, "{asked:?}");
+    }
+}
+
+async fn odd_keys_and_values_survive(door: &Door) {
+    let every_byte: Vec<u8> = (0..=255).collect();
+    for key in
+        [&every_byte[..], b"/", b"//", b"a/", b"/a//b", b":txn", b"%41", b"a b+c", b"\xff\xfe", "ключ".as_bytes()]
+    {
+        for value in [&b""[..], &every_byte, &[7; 20_000]] {
+            let request =
+                pb::PutRequest { key: key.to_vec().into(), value: value.to_vec().into(), ..Default::default() };
+            door.put(request).await.unwrap();
+            let entry = door.get(key).await.unwrap().entry.unwrap();
+            assert_eq!((&entry.key[..], &entry.value[..]), (key, value));
+        }
+        door.delete(pb::DeleteRequest { key: key.to_vec().into(), ..Default::default() }).await.unwrap();
+    }
+}

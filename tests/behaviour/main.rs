@@ -1,0 +1,71 @@
+//! One behaviour suite, run through the service, gRPC and REST; and a parity test that compares the doors answer by answer.
+
+#![allow(missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cases;
+mod doors;
+mod parity;
+
+use std::sync::Arc;
+
+use tandem::{
+    disk::RealFileSystem,
+    engine::{Engine, Options, clock::SystemTimeSource},
+    metrics::Metrics,
+    pb::kv_service_client::KvServiceClient,
+    service::Service,
+};
+
+use self::doors::Door;
+
+/// The service itself, over a directory.
+pub fn service(data: &std::path::Path) -> Service {
+    let settings = tandem::config::Settings::default();
+    let options = Options {
+        data_directory: data.to_owned(),
+        segment_bytes: settings.wal.segment_bytes,
+        sync: settings.wal.sync,
+        sync_interval: settings.wal.sync_interval,
+        limits: settings.limits.clone(),
+    };
+    let metrics = Metrics::new(true).unwrap();
+    let service = Service::new(settings.limits, metrics.clone());
+    let time = Box::new(SystemTimeSource::default());
+    service.open(Engine::open(Arc::new(RealFileSystem), &options, time, metrics).unwrap().0);
+    service
+}
+
+pub async fn grpc_door(address: &str) -> Door {
+    let channel =
+        tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    Door::Grpc(KvServiceClient::new(channel).max_decoding_message_size(16 << 20))
+}
+
+pub fn rest_door(address: &str) -> Door {
+    Door::Rest { client: support::client(), base: format!("http://{address}") }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_holds_through_the_service() {
+    let data = tempfile::tempdir().unwrap();
+    cases::all(&Door::Service(service(data.path()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_holds_through_grpc() {
+    let data = tempfile::tempdir().unwrap();
+    let server = support::Server::start(data.path());
+    cases::all(&grpc_door(&server.grpc).await).await;
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_suite_holds_through_rest() {
+    let data = tempfile::tempdir().unwrap();
+    let server = support::Server::start(data.path());
+    cases::all(&rest_door(&server.http)).await;
+    assert_eq!(server.stop(), Some(0));
+}
