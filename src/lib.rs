@@ -10,18 +10,18 @@
 //! | layer | room | its job |
 //! |---|---|---|
 //! | 0 | [`pb`] | the one door to generated code |
-//! | 0 | [`limits`] | every bound |
-//! | 0 | [`error`] | one error, one table of reasons |
-//! | 1 | [`model`] | the domain's words and their conversions |
-//! | 1 | [`config`] | raw settings to checked settings |
-//! | 1 | [`metrics`] | every instrument |
-//! | 2 | [`disk`] | bytes: file-system seam, frames, segments, log, recovery |
-//! | 2 | [`store`] | memory: arena, shards, expiry index, accounting |
-//! | 3 | [`engine`] | where disk and store meet: propose, log, apply, read |
-//! | 4 | [`service`] | what each RPC means, without a transport |
-//! | 5 | [`api`] | the doors: parse, call the service, map the error |
-//! | 6 | [`app`], [`telemetry`] | cores, listeners, life and end of the process |
-//! | 7 | [`cli`] | the command line |
+//! | 1 | [`limits`] | every bound |
+//! | 1 | [`error`] | one error, one table of reasons |
+//! | 2 | [`model`] | the domain's words and their conversions |
+//! | 2 | [`config`] | raw settings to checked settings |
+//! | 2 | [`metrics`] | every instrument |
+//! | 3 | [`disk`] | bytes: file-system seam, frames, segments, log, recovery |
+//! | 3 | [`store`] | memory: arena, shards, expiry index, accounting |
+//! | 4 | [`engine`] | where disk and store meet: propose, log, apply, read |
+//! | 5 | [`service`] | what each RPC means, without a transport |
+//! | 6 | [`api`] | the doors: parse, call the service, map the error |
+//! | 7 | [`app`], [`telemetry`] | cores, listeners, life and end of the process |
+//! | 8 | [`cli`] | the command line |
 //!
 //! Where does it live? Bytes: `disk`. Maps and locks: `store`. Order and durability: `engine`. Meaning of a request:
 //! `service`. Status codes: `error`. Knobs: `config`. Numbers on a graph: `metrics`.
@@ -31,7 +31,9 @@
 //! - Log and apply are one thread (`engine::log`): a hand-over costs a wake, and a group's apply is short beside its sync.
 //! - The time by which reads judge expiry is moved by the readers themselves (`engine::clock::VisibleTime`): no idle tick.
 //! - The first segments of a log grow from 1 MiB by fours (`limits::SEGMENT_FIRST_BYTES`): an idle store stays small on disk.
-//! - `app` and `telemetry` stand one layer below `cli`, which calls them.
+//! - `app` and `telemetry` stand one layer below `cli`, which calls them, and `pb` one below `error`, whose reasons are the
+//!   schema's own enum.
+//! - The retry window spreads its ids over many small maps (`engine::window`): no insertion moves more than a few kilobytes.
 //!
 //! # Absent on purpose
 //!

@@ -3,7 +3,16 @@
 //! A full disk is met here, before the log is in danger: that is an alarm and not a failure. The active segment still
 //! takes deletes, and the preparer tries again every second until there is room.
 
-use std::{io, path::PathBuf, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -15,8 +24,6 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 struct State {
     wanted_bytes: Option<u64>,
     ready_bytes: Option<u64>,
-    /// The disk had no room at the last try.
-    full: bool,
     /// The last try failed otherwise.
     failed: Option<io::Error>,
     stopped: bool,
@@ -28,6 +35,8 @@ struct Shared {
     changed: Condvar,
     file_system: Arc<dyn FileSystem>,
     next: PathBuf,
+    /// The disk had no room at the last try.
+    full: Arc<AtomicBool>,
 }
 
 /// The thread.
@@ -49,7 +58,13 @@ pub enum NotReady {
 impl Preparer {
     /// Starts the thread; `next` is the path of what it makes.
     pub fn start(file_system: Arc<dyn FileSystem>, next: PathBuf) -> io::Result<Self> {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), file_system, next });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            file_system,
+            next,
+            full: Arc::default(),
+        });
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("tandem-preparer".into()).spawn(move || worker.run())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -80,24 +95,23 @@ impl Preparer {
                     return match self.shared.make(bytes_min) {
                         Ok(()) => Ok(bytes_min),
                         Err(error) if is_full(&error) => {
-                            let mut state = self.shared.state.lock();
-                            state.full = true;
-                            state.wanted_bytes = Some(bytes_min);
+                            self.shared.full.store(true, Ordering::Relaxed);
+                            self.shared.state.lock().wanted_bytes = Some(bytes_min);
                             self.shared.changed.notify_all();
                             Err(NotReady::Full)
                         }
                         Err(error) => Err(NotReady::Failed(error)),
                     };
                 }
-                None if state.full => return Err(NotReady::Full),
+                None if self.shared.full.load(Ordering::Relaxed) => return Err(NotReady::Full),
                 None => self.shared.changed.wait(&mut state),
             }
         }
     }
 
-    /// Whether the disk had no room at the last try.
-    pub fn full(&self) -> bool {
-        self.shared.state.lock().full
+    /// Whether the disk had no room at the last try: raised and cleared as that changes.
+    pub fn full(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.shared.full)
     }
 }
 
@@ -117,18 +131,16 @@ impl Shared {
             state = self.state.lock();
             match made {
                 Ok(()) => {
-                    if state.full {
+                    if self.full.swap(false, Ordering::Relaxed) {
                         tracing::info!("the disk has room again: the next log segment is ready");
                     }
                     state.wanted_bytes = None;
                     state.ready_bytes = Some(bytes);
-                    state.full = false;
                 }
                 Err(error) if is_full(&error) => {
-                    if !state.full {
+                    if !self.full.swap(true, Ordering::Relaxed) {
                         tracing::error!(%error, bytes, "no room for the next log segment: growth is refused");
                     }
-                    state.full = true;
                     self.changed.notify_all();
                     self.changed.wait_for(&mut state, RETRY_EVERY);
                 }

@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use super::{
@@ -201,8 +201,8 @@ impl Wal {
         self.written_index
     }
 
-    /// Whether the disk has no room for the next segment.
-    pub fn disk_full(&self) -> bool {
+    /// The alarm that the disk has no room for the next segment; it clears itself.
+    pub fn disk_full(&self) -> Arc<AtomicBool> {
         self.preparer.full()
     }
 

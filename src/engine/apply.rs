@@ -80,6 +80,11 @@ impl Applier {
         &self.state
     }
 
+    /// The store it writes to, to share with readers.
+    pub fn shared_store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
     /// The store it writes to.
     pub fn store(&self) -> &Store {
         &self.store

@@ -42,7 +42,7 @@ pub struct Shared {
     /// Revision of the last applied record.
     pub revision: AtomicU64,
     /// The next segment cannot be made ready: growth is refused.
-    pub disk_full: AtomicBool,
+    pub disk_full: Arc<AtomicBool>,
     /// How the engine is.
     pub health: watch::Sender<Health>,
     /// The clock of records.
@@ -71,6 +71,15 @@ pub enum WeakSync {
     Within(Duration),
     /// When the operating system pleases.
     Never,
+}
+
+/// What the log thread leaves.
+#[derive(Debug)]
+pub struct Ended {
+    /// Everything is on disk, and CLOSE behind it.
+    pub clean: bool,
+    /// The state at the end.
+    pub applier: Applier,
 }
 
 /// The log thread's own things.
@@ -106,8 +115,8 @@ impl Log {
         Self { wal, applier, shared, background, weak_sync, term, unsynced_since: None, unmarked_since: None }
     }
 
-    /// Runs until the queue is closed, then closes the log cleanly. True if it ended well.
-    pub fn run(mut self) -> bool {
+    /// Runs until the queue is closed, then closes the log cleanly.
+    pub fn run(mut self) -> Ended {
         let shared = Arc::clone(&self.shared);
         let _alive = Alive(&shared);
         let mut deliveries = Deliveries::default();
@@ -121,26 +130,19 @@ impl Log {
             if let Err(error) = outcome {
                 deliveries.send();
                 shared.fail(&error);
-                return false;
+                return Ended { clean: false, applier: self.applier };
             }
         }
         self.close()
     }
 
-    fn close(self) -> bool {
+    fn close(self) -> Ended {
         // The background thread's handle on the segment goes first, then the last sync and CLOSE.
         let failed = self.background.failed() || *self.shared.health.borrow() == Health::WalFailed;
         drop(self.background);
-        if failed {
-            return false;
-        }
-        match self.wal.close() {
-            Ok(()) => true,
-            Err(error) => {
-                self.shared.fail(&error);
-                false
-            }
-        }
+        let closed = if failed { Err(WalError::Failed("it had failed before".into())) } else { self.wal.close() };
+        let clean = closed.inspect_err(|error| self.shared.fail(error)).is_ok();
+        Ended { clean, applier: self.applier }
     }
 
     /// When the log thread has something to do even if no proposal comes.
@@ -223,7 +225,6 @@ impl Log {
                 }
             }
         }
-        shared.disk_full.store(self.wal.disk_full(), Ordering::Relaxed);
         if !staged.is_empty() {
             if let Err(failed) = self.make_durable(fsynced) {
                 return Err(answer_unknown(staged, failed));

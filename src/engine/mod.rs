@@ -20,7 +20,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -38,7 +38,7 @@ use self::{
     completion::{Committed, Pending},
     expirer::Expirer,
     judge::{Change, KeyWrite, judge},
-    log::{Log, Shared, WeakSync, disk_full},
+    log::{Ended, Log, Shared, WeakSync, disk_full},
     queue::{Proposal, Queue},
     waiters::{Waiter, Waiters},
     window::Bounds,
@@ -112,7 +112,7 @@ pub struct Engine {
 
 #[derive(Debug)]
 struct Threads {
-    log: Option<JoinHandle<bool>>,
+    log: Option<JoinHandle<Ended>>,
     expirer: Option<Expirer>,
 }
 
@@ -125,27 +125,9 @@ impl Engine {
         metrics: Metrics,
     ) -> Result<(Self, Opened), RecoveryError> {
         let started = Instant::now();
-        let store = Arc::new(Store::new());
         let waiters = Arc::new(Waiters::new(options.limits.waits));
-        let mut applier = Applier::new(Arc::clone(&store), Arc::clone(&waiters));
-        let wal_options =
-            WalOptions { segment_bytes: options.segment_bytes, store_directory: options.data_directory.clone() };
-        let (mut wal, recovery) = disk::open(file_system, wal_options, &mut |replayed| {
-            let record = LogRecord::decode(replayed.payload).map_err(|error| format!("not a log record: {error}"))?;
-            if record.index != replayed.index {
-                return Err(format!("the record says index {}, its frame {}", record.index, replayed.index));
-            }
-            if let Some(Command::Open(open)) = &record.command
-                && open.apply_version > APPLY_VERSION
-            {
-                return Err(format!(
-                    "apply version {} is newer than this program's {APPLY_VERSION}",
-                    open.apply_version
-                ));
-            }
-            applier.apply(&record);
-            Ok(())
-        })?;
+        let (mut wal, mut applier, recovery) = recover(file_system, options, Arc::clone(&waiters))?;
+        let store = applier.shared_store();
         let clock = Clock::new(time_source, applier.state().time_ms);
         let term = applier.state().term + 1;
         log_start(&mut wal, &mut applier, &clock, term, recovery.clean, &options.limits)
@@ -153,7 +135,7 @@ impl Engine {
         let shared = Arc::new(Shared {
             queue: Queue::new(options.limits.queue_items, options.limits.queue_bytes),
             revision: AtomicU64::new(applier.state().revision()),
-            disk_full: AtomicBool::new(false),
+            disk_full: wal.disk_full(),
             health: watch::Sender::new(Health::Ready),
             clock,
             visible_time: VisibleTime::default(),
@@ -260,13 +242,24 @@ impl Engine {
 
     /// Commits what waits, syncs, ends the log with CLOSE. False if the log had failed, or fails now.
     pub fn close(&self) -> bool {
+        match self.end() {
+            Some(ended) => ended.clean,
+            None => *self.core.shared.health.borrow() == Health::Ready,
+        }
+    }
+
+    /// Closes, and gives the hash of the state at the end; `None` if it was closed before.
+    pub fn close_with_state_hash(&self) -> Option<u128> {
+        let ended = self.end()?;
+        Some(state_hash::state_hash(ended.applier.store(), ended.applier.state()))
+    }
+
+    fn end(&self) -> Option<Ended> {
         let mut threads = self.threads.lock();
         threads.expirer = None;
         self.core.shared.queue.close(Reason::Draining);
-        match threads.log.take() {
-            Some(log) => log.join().unwrap_or(false),
-            None => *self.core.shared.health.borrow() == Health::Ready,
-        }
+        // A log thread that panicked has failed the engine already.
+        threads.log.take().and_then(|log| log.join().ok())
     }
 }
 
@@ -327,6 +320,39 @@ impl Core {
         let answer = self.enqueue(command, String::new(), false)?.await?;
         Ok(answer.applied)
     }
+}
+
+/// Replays the log in a directory and gives the hash of the state it leads to. Recovers like a start, but starts nothing.
+pub fn replay_state_hash(file_system: Arc<dyn FileSystem>, options: &Options) -> Result<u128, RecoveryError> {
+    let (_, applier, _) = recover(file_system, options, Arc::new(Waiters::new(0)))?;
+    Ok(state_hash::state_hash(applier.store(), applier.state()))
+}
+
+fn recover(
+    file_system: Arc<dyn FileSystem>,
+    options: &Options,
+    waiters: Arc<Waiters>,
+) -> Result<(disk::Wal, Applier, Recovery), RecoveryError> {
+    let mut applier = Applier::new(Arc::new(Store::new()), waiters);
+    let wal_options =
+        WalOptions { segment_bytes: options.segment_bytes, store_directory: options.data_directory.clone() };
+    let (wal, recovery) = disk::open(file_system, wal_options, &mut |replayed| {
+        let record = LogRecord::decode(replayed.payload).map_err(|error| format!("not a log record: {error}"))?;
+        if record.index != replayed.index {
+            return Err(format!("the record says index {}, its frame {}", record.index, replayed.index));
+        }
+        if record.command.is_none() {
+            return Err("a command that only a newer version knows".into());
+        }
+        if let Some(Command::Open(open)) = &record.command
+            && open.apply_version > APPLY_VERSION
+        {
+            return Err(format!("apply version {} is newer than this program's {APPLY_VERSION}", open.apply_version));
+        }
+        applier.apply(&record);
+        Ok(())
+    })?;
+    Ok((wal, applier, recovery))
 }
 
 /// 128 bits that tell one command from another.
