@@ -1,0 +1,61 @@
+//! The README's commands, run as they stand there, against a server on free ports.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::{path::Path, process::Command};
+
+use support::Server;
+
+/// The block behind `<!-- run by tests/readme.rs: NAME -->`.
+fn block(name: &str) -> String {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let marker = format!("<!-- run by tests/readme.rs: {name} -->\n```sh\n");
+    let rest = readme.split_once(&marker).unwrap_or_else(|| panic!("no block {name}")).1;
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+fn has(program: &str) -> bool {
+    let there = Command::new(program).arg("--version").output().is_ok();
+    assert!(there || std::env::var_os("TANDEM_REQUIRE_TOOLS").is_none(), "{program} is not there");
+    there
+}
+
+/// Runs a block with the default addresses replaced by the server's.
+fn run(block: &str, server: &Server, directory: &Path) -> String {
+    let script = block.replace("127.0.0.1:16700", &server.http).replace("127.0.0.1:16701", &server.grpc);
+    let output = Command::new("bash").args(["-euc", &script]).current_dir(directory).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{script}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[test]
+fn the_curl_lines_do_what_they_show() {
+    if !has("curl") {
+        println!("skipped: curl is not there");
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let text = run(&block("curl"), &server, data.path());
+    let statuses: Vec<_> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["201", "200", "201", "200", "204"], "{text}");
+    assert!(text.contains("\r\n\r\nhello"), "{text}");
+}
+
+#[test]
+fn the_python_call_does_what_it_shows() {
+    // Installs packages: only where everything is required.
+    if std::env::var_os("TANDEM_REQUIRE_TOOLS").is_none() {
+        println!("skipped: run by .ci/run, which may install packages");
+        return;
+    }
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let directory = tempfile::tempdir().unwrap();
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    std::os::unix::fs::symlink(proto, directory.path().join("proto")).unwrap();
+    let text = run(&block("python"), &server, directory.path());
+    assert!(text.contains("created: true") && text.contains("b'hello from Python'"), "{text}");
+}
