@@ -545,7 +545,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 
 fn show_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0) {
+    match units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
         Some((unit, name)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),
     }
@@ -555,7 +555,7 @@ fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     // A minute reads best as seconds: the field's habit.
-    match units.iter().find(|(unit, _)| ms >= *unit && ms % unit == 0 && (ms > 60_000 || *unit == 1_000)) {
+    match units.iter().find(|(unit, _)| ms >= *unit && ms.is_multiple_of(*unit) && (ms > 60_000 || *unit == 1_000)) {
         Some((unit, name)) => format!("{}{name}", ms / unit),
         None => format!("{ms}ms"),
     }

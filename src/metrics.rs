@@ -131,13 +131,16 @@ struct Inner {
     operations: Arc<Operations>,
     gauges: Arc<Gauges>,
     http: Histogram<f64>,
-    http_bound: RwLock<HashMap<(u8, Option<&'static str>, u16), Arc<BoundHistogram<f64>>>>,
+    http_bound: Bound<(u8, Option<&'static str>, u16)>,
     rpc: Histogram<f64>,
-    rpc_bound: RwLock<HashMap<(&'static str, i32), Arc<BoundHistogram<f64>>>>,
+    rpc_bound: Bound<(&'static str, i32)>,
     wait: BoundHistogram<f64>,
     sync: BoundHistogram<f64>,
     group: BoundHistogram<u64>,
 }
+
+/// A histogram by its labels, each set bound at its first use.
+type Bound<Labels> = RwLock<HashMap<Labels, BoundHistogram<f64>>>;
 
 /// The instruments. Cheap to clone.
 #[derive(Clone)]
@@ -222,7 +225,7 @@ impl Metrics {
             return;
         }
         let (number, label) = method_label(method);
-        let bound = bound(&self.0.http_bound, (number, route, status.as_u16()), || {
+        record(&self.0.http_bound, (number, route, status.as_u16()), elapsed, || {
             let mut labels = vec![
                 KeyValue::new("http.request.method", label),
                 KeyValue::new("url.scheme", "http"),
@@ -231,7 +234,6 @@ impl Metrics {
             labels.extend(route.map(|route| KeyValue::new("http.route", route)));
             self.0.http.bind(&labels)
         });
-        bound.record(elapsed.as_secs_f64());
     }
 
     /// A unary gRPC call was answered. `method` is one of the schema's, or `_OTHER`.
@@ -239,14 +241,13 @@ impl Metrics {
         if !self.0.enabled {
             return;
         }
-        let bound = bound(&self.0.rpc_bound, (method, code as i32), || {
+        record(&self.0.rpc_bound, (method, code as i32), elapsed, || {
             self.0.rpc.bind(&[
                 KeyValue::new("rpc.system.name", "grpc"),
                 KeyValue::new("rpc.method", method),
                 KeyValue::new("rpc.response.status_code", code_label(code)),
             ])
         });
-        bound.record(elapsed.as_secs_f64());
     }
 
     /// A request that was held by `?wait=` was answered.
@@ -299,16 +300,18 @@ impl Metrics {
     }
 }
 
-/// The histogram bound to these labels, bound now if it is their first time.
-fn bound<Labels: Copy + Eq + std::hash::Hash>(
-    known: &RwLock<HashMap<Labels, Arc<BoundHistogram<f64>>>>,
+/// Records into the histogram bound to these labels, which is bound now if it is their first time.
+fn record<Labels: Copy + Eq + std::hash::Hash>(
+    known: &Bound<Labels>,
     labels: Labels,
+    elapsed: Duration,
     bind: impl FnOnce() -> BoundHistogram<f64>,
-) -> Arc<BoundHistogram<f64>> {
+) {
     if let Some(bound) = known.read().get(&labels) {
-        return Arc::clone(bound);
+        bound.record(elapsed.as_secs_f64());
+        return;
     }
-    Arc::clone(known.write().entry(labels).or_insert_with(|| Arc::new(bind())))
+    known.write().entry(labels).or_insert_with(bind).record(elapsed.as_secs_f64());
 }
 
 fn method_label(method: &Method) -> (u8, &'static str) {

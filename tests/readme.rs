@@ -1,5 +1,5 @@
 //! The README's commands, run as they stand there, against a server on free ports.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Holds the house rules: the layer table, the opening line of each file, and names that say nothing.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::{
     collections::BTreeSet,

@@ -29,7 +29,7 @@ pub const HEADER_BYTES: usize = 4096;
 pub const FORMAT_VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"TANDEMWL";
 const CHECKED_BYTES: usize = 56;
-const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// Identity of a store: all its files bear it.
 pub type StoreId = [u8; 16];

@@ -41,6 +41,8 @@ enum State {
 }
 
 type Slot = Arc<Mutex<State>>;
+/// Answers, each with where it goes.
+type Answers = Vec<(Slot, Answer)>;
 
 /// The log's end of a proposal.
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl Future for Pending {
 /// Answers on their way to the callers of one core.
 #[derive(Debug, Default)]
 pub struct Mailbox {
-    inbox: Mutex<Vec<(Slot, Answer)>>,
+    inbox: Mutex<Answers>,
     filled: Notify,
 }
 
@@ -167,29 +169,36 @@ impl Mailbox {
 
 /// The answers of one group, sorted by core.
 #[derive(Debug, Default)]
-pub struct Deliveries(Vec<(Arc<Mailbox>, Vec<(Slot, Answer)>)>);
+pub struct Deliveries {
+    by_core: Vec<(Arc<Mailbox>, Answers)>,
+    /// Of callers on threads without a mailbox.
+    direct: Answers,
+}
 
 impl Deliveries {
-    /// Adds an answer. One without a mailbox is delivered at once.
+    /// Adds an answer.
     pub fn add(&mut self, ticket: Ticket, answer: Answer) {
         let Some(mailbox) = ticket.mailbox else {
-            resolve(&ticket.slot, answer);
+            self.direct.push((ticket.slot, answer));
             return;
         };
         // As many entries as cores: a scan beats a map.
-        match self.0.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
+        match self.by_core.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &mailbox)) {
             Some((_, answers)) => answers.push((ticket.slot, answer)),
-            None => self.0.push((mailbox, vec![(ticket.slot, answer)])),
+            None => self.by_core.push((mailbox, vec![(ticket.slot, answer)])),
         }
     }
 
     /// Hands everything over, waking each core once.
     pub fn send(&mut self) {
-        for (mailbox, answers) in &mut self.0 {
+        for (mailbox, answers) in &mut self.by_core {
             if !answers.is_empty() {
                 mailbox.inbox.lock().append(answers);
                 mailbox.filled.notify_one();
             }
+        }
+        for (slot, answer) in self.direct.drain(..) {
+            resolve(&slot, answer);
         }
     }
 }

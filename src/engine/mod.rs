@@ -399,3 +399,6 @@ fn log_start(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

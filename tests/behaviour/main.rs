@@ -1,6 +1,5 @@
 //! One behaviour suite, run through the service, gRPC and REST; and a parity test that compares the doors answer by answer.
-
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -17,10 +17,13 @@ enum Write {
     Touch(pb::TouchRequest),
 }
 
+/// Created, version, previous value, number, replayed, durability.
+type Done = (bool, u64, Option<Vec<u8>>, i64, bool, i32);
+
 /// An answer without what differs by nature: revisions and what depends on them.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
-    answer: Answered<(bool, u64, Option<Vec<u8>>, i64, bool, i32)>,
+    answer: Answered<Done>,
     then: Result<(Vec<u8>, String, u64, bool), String>,
 }
 

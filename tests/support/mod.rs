@@ -1,5 +1,5 @@
 //! A real server process on free ports, and a plain HTTP client, for the suites.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     io::{BufRead, BufReader, Read},

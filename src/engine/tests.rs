@@ -1,0 +1,239 @@
+//! The engine as its callers see it: order, time, retries, expiry.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+
+use super::{clock::manual::ManualTimeSource, waiters::Waiters, *};
+use crate::{disk::simulated::SimulatedFileSystem, pb::Durability};
+
+fn options() -> Options {
+    Options {
+        data_directory: "data".into(),
+        segment_bytes: 16 << 20,
+        sync: SyncMode::Always,
+        sync_interval: Duration::from_secs(1),
+        limits: Limits::default(),
+    }
+}
+
+fn open(disk: &SimulatedFileSystem, time: Box<dyn TimeSource>) -> Engine {
+    Engine::open(Arc::new(disk.clone()), &options(), time, Metrics::new(false).unwrap()).unwrap().0
+}
+
+fn put(key: &str, ttl_ms: Option<u64>) -> Command {
+    let kind = ttl_ms.map(|ms| pb::expiry::Kind::Ttl(crate::model::duration_to_pb(Duration::from_millis(ms))));
+    let expiry = kind.map(|kind| pb::Expiry { kind: Some(kind) });
+    Command::Put(pb::PutRequest { key: key.to_owned().into(), value: "x".into(), expiry, ..Default::default() })
+}
+
+async fn propose(engine: &Engine, command: Command, request_id: &str) -> Committed {
+    let options = pb::WriteOptions { request_id: request_id.into(), ..Default::default() };
+    engine.propose(command, options, Instant::now() + Duration::from_secs(30)).await.unwrap()
+}
+
+fn exists(engine: &Engine, key: &str) -> bool {
+    engine.get(key.as_bytes(), |entry| entry.is_some())
+}
+
+#[tokio::test]
+async fn an_entry_is_absent_from_its_deadline_on_and_never_before() {
+    let source = ManualTimeSource::default();
+    source.wall_ms.store(1_000_000, Ordering::SeqCst);
+    let engine = open(&SimulatedFileSystem::default(), Box::new(source.clone()));
+    propose(&engine, put("k", Some(500)), "").await;
+    source.advance_ms(499);
+    assert!(exists(&engine, "k"));
+    source.advance_ms(1);
+    assert!(!exists(&engine, "k"), "within the millisecond");
+    assert!(engine.close());
+}
+
+#[tokio::test]
+async fn a_retry_is_answered_until_the_window_closes_and_across_a_restart() {
+    let source = ManualTimeSource::default();
+    source.wall_ms.store(1_000_000, Ordering::SeqCst);
+    let disk = SimulatedFileSystem::default();
+    let engine = open(&disk, Box::new(source.clone()));
+    let first = propose(&engine, put("k", None), "id").await.applied;
+    source.advance_ms(300_000);
+    drop(engine);
+    let engine = open(&disk, Box::new(source.clone()));
+    let again = propose(&engine, put("k", None), "id").await.applied;
+    assert_eq!((again.revision, again.replayed), (first.revision, true));
+    source.advance_ms(300_001);
+    let late = propose(&engine, put("k", None), "id").await.applied;
+    assert!(!late.replayed && late.revision > first.revision);
+    assert!(engine.close());
+}
+
+#[tokio::test]
+async fn concurrent_twins_get_one_answer() {
+    let engine = open(&SimulatedFileSystem::default(), Box::new(clock::SystemTimeSource::default()));
+    let twins = [(); 4].map(|()| propose(&engine, put("k", None), "twin"));
+    let [a, b, c, d] = twins;
+    let answers = tokio::join!(a, b, c, d);
+    let answers = [answers.0, answers.1, answers.2, answers.3].map(|answer| answer.applied);
+    assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
+    assert!(answers.iter().all(|answer| answer.revision == answers[0].revision));
+    assert!(engine.close());
+}
+
+#[tokio::test]
+async fn a_weak_write_is_answered_before_its_sync_and_a_strong_one_carries_it_along() {
+    let disk = SimulatedFileSystem::default();
+    let engine = open(&disk, Box::new(clock::SystemTimeSource::default()));
+    let weak = pb::WriteOptions { durability: Durability::Written.into(), ..Default::default() };
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let written = engine.propose(put("weak", None), weak, deadline).await.unwrap();
+    assert_eq!(written.durability, Durability::Written);
+    assert_eq!(propose(&engine, put("strong", None), "").await.durability, Durability::Fsynced);
+    drop(engine);
+    let restarted = open(
+        &disk.after_crash(crate::disk::simulated::Survives::Nothing, 0),
+        Box::new(clock::SystemTimeSource::default()),
+    );
+    assert!(exists(&restarted, "weak") && exists(&restarted, "strong"));
+}
+
+#[tokio::test]
+async fn revisions_jump_after_an_unclean_stop_and_go_on_after_a_clean_one() {
+    let disk = SimulatedFileSystem::default();
+    let engine = open(&disk, Box::new(clock::SystemTimeSource::default()));
+    let first = propose(&engine, put("k", None), "").await.applied.revision;
+    assert!(engine.close());
+    drop(engine);
+    let engine = open(&disk, Box::new(clock::SystemTimeSource::default()));
+    let second = propose(&engine, put("k", None), "").await.applied.revision;
+    assert!(second > first && second < first + 10);
+    let killed = disk.after_crash(crate::disk::simulated::Survives::Everything, 0);
+    drop(engine);
+    let engine = open(&killed, Box::new(clock::SystemTimeSource::default()));
+    let third = propose(&engine, put("k", None), "").await.applied.revision;
+    assert!(third >= second + OFFSET_STEP_UNCLEAN);
+}
+
+#[tokio::test]
+async fn the_expirer_removes_many_entries_through_the_log() {
+    let source = ManualTimeSource::default();
+    source.wall_ms.store(1_000_000, Ordering::SeqCst);
+    let engine = open(&SimulatedFileSystem::default(), Box::new(source.clone()));
+    let names: Vec<_> = (0..3_000).map(|number| format!("key-{number}")).collect();
+    for chunk in names.chunks(100) {
+        let weak = || pb::WriteOptions { durability: Durability::Written.into(), ..Default::default() };
+        for name in chunk {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            engine.propose(put(name, Some(5_000)), weak(), deadline).await.unwrap();
+        }
+    }
+    propose(&engine, put("touched", Some(5_000)), "").await;
+    let never = pb::Expiry { kind: Some(pb::expiry::Kind::Never(true)) };
+    let touch = pb::TouchRequest { key: "touched".into(), expiry: Some(never), ..Default::default() };
+    propose(&engine, Command::Touch(touch), "").await;
+    source.advance_ms(5_000);
+    let started = Instant::now();
+    while engine.totals().keys > 1 {
+        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", engine.totals());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(exists(&engine, "touched"), "an entry that was touched in time stays");
+    assert_eq!(engine.totals().expiring, 0);
+    assert!(engine.close());
+}
+
+/// Records of every kind over a few keys, at rising and sometimes falling times.
+fn records() -> impl Strategy<Value = Vec<LogRecord>> {
+    let key = || (0_u8..5).prop_map(|key| Bytes::from(vec![b'k', key]));
+    let expiry = || {
+        let ttl = |ms| pb::expiry::Kind::Ttl(crate::model::duration_to_pb(Duration::from_millis(ms)));
+        proptest::option::of(prop_oneof![
+            (1_u64..50).prop_map(ttl),
+            Just(pb::expiry::Kind::Keep(true)),
+            Just(pb::expiry::Kind::Never(true)),
+        ])
+        .prop_map(|kind| kind.map(|kind| pb::Expiry { kind: Some(kind) }))
+    };
+    let conditions = || {
+        proptest::collection::vec(
+            prop_oneof![
+                any::<bool>().prop_map(pb::condition::Kind::Exists),
+                (0_u64..60).prop_map(pb::condition::Kind::Revision),
+                (0_u64..3).prop_map(pb::condition::Kind::Version),
+            ]
+            .prop_map(|kind| pb::Condition { kind: Some(kind) }),
+            0..2,
+        )
+    };
+    let command = prop_oneof![
+        4 => (key(), "[0-9a]{0,4}", expiry(), conditions()).prop_map(|(key, value, expiry, conditions)| {
+            Command::Put(pb::PutRequest { key, value: value.into(), expiry, conditions, ..Default::default() })
+        }),
+        2 => (key(), conditions()).prop_map(|(key, conditions)| {
+            Command::Delete(pb::DeleteRequest { key, conditions, ..Default::default() })
+        }),
+        2 => (key(), any::<Option<i64>>(), expiry()).prop_map(|(key, by, expiry)| {
+            Command::Increment(pb::IncrementRequest { key, by, expiry, ..Default::default() })
+        }),
+        2 => (key(), expiry()).prop_map(|(key, expiry)| {
+            Command::Touch(pb::TouchRequest { key, expiry, ..Default::default() })
+        }),
+        1 => (key(), 0_u64..60).prop_map(|(key, revision)| {
+            Command::Expire(pb::storage::Expire { keys: vec![pb::storage::ExpiredKey { key, revision }] })
+        }),
+        1 => (0_u64..5).prop_map(|ids| Command::Settings(Settings {
+            request_window_ms: 40, request_window_ids: ids, request_window_bytes: 1 << 20,
+        })),
+        1 => (0_u64..3).prop_map(|offset| Command::Open(Open { term: 2, offset, apply_version: 1 })),
+    ];
+    let record = (command, 0_u64..100, proptest::option::of(0_u8..4));
+    proptest::collection::vec(record, 1..80).prop_map(|records| {
+        let records = records.into_iter().enumerate().map(|(place, (command, time_ms, id))| {
+            let mut record = LogRecord { command: Some(command), ..LogRecord::default() };
+            if let Some(id) = id {
+                record.fingerprint = fingerprint(&record);
+                record.request_id = format!("id-{id}");
+            }
+            record.index = place as u64 + 1;
+            record.time_ms = 1_000 + place as u64 + time_ms;
+            record
+        });
+        records.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_same_log_gives_the_same_state(records in records()) {
+        let run = |through_bytes: bool| {
+            let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)));
+            let mut revisions = Vec::new();
+            for record in &records {
+                let record = match through_bytes {
+                    true => LogRecord::decode(&record.encode_to_vec()[..]).unwrap(),
+                    false => record.clone(),
+                };
+                let applied = applier.apply(&record);
+                revisions.push((applied.revision, applied.result, applied.replayed));
+            }
+            (state_hash::state_hash(applier.store(), applier.state()), revisions)
+        };
+        prop_assert_eq!(run(false), run(true), "as proposed, and as read back from the log");
+    }
+
+    #[test]
+    fn a_changed_entry_changes_the_state_hash(records in records()) {
+        let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)));
+        for record in &records {
+            applier.apply(record);
+        }
+        let before = state_hash::state_hash(applier.store(), applier.state());
+        let metadata = crate::model::Metadata {
+            revision: 1 << 40, create_revision: 1, version: 1, update_time_ms: 1, expire_time_ms: None,
+        };
+        applier.store().write(b"another", |place| place.put(&Bytes::new(), "", metadata)).unwrap();
+        prop_assert_ne!(before, state_hash::state_hash(applier.store(), applier.state()));
+    }
+}
