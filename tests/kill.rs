@@ -74,7 +74,8 @@ async fn no_acknowledged_write_is_lost_to_kill_9() {
         if cycle > 0 {
             assert!(server.banner[2].contains("unclean stop"), "{}", server.banner[2]);
         }
-        for (key, (acknowledged, tried)) in ledger.lock().clone() {
+        let expected = ledger.lock().clone();
+        for (key, (acknowledged, tried)) in expected {
             let answer = support::send(&client, "GET", &server.url(&format!("/v1/kv/{key}")), &[], b"").await;
             let found = if answer.status == 404 { 0 } else { answer.text().parse().unwrap() };
             assert!(
