@@ -112,8 +112,14 @@ async fn many_streams_share_a_connection_within_its_limit() {
     for number in 0..200 {
         let mut client = client.clone();
         calls.spawn(async move {
-            let key = format!("key-{number}").into();
-            client.put(pb::PutRequest { key, value: "x".into(), ..Default::default() }).await
+            // A client that has not read the limit yet may pass it: those streams are refused untouched, to be retried.
+            loop {
+                let key = format!("key-{number}").into();
+                match client.put(pb::PutRequest { key, value: "x".into(), ..Default::default() }).await {
+                    Err(refused) if refused.code() == Code::Unavailable => {}
+                    answer => return answer,
+                }
+            }
         });
     }
     while let Some(call) = calls.join_next().await {

@@ -89,14 +89,19 @@ impl Service {
     pub fn checks(&self) -> Vec<Check> {
         let health = self.health();
         let mut checks = vec![
-            check("loaded", health != Health::Loading, "the data is read"),
-            check("serving", health != Health::Draining, "the server is not stopping"),
-            check("log", health != Health::WalFailed, "the write-ahead log takes writes"),
+            check("loaded", health != Health::Loading, "the data is read", "the data is being read"),
+            check("serving", health != Health::Draining, "requests are taken", "the server stops"),
+            check(
+                "log",
+                health != Health::WalFailed,
+                "writes are taken",
+                "it failed: restart the server once the disk is well",
+            ),
         ];
         if let Ok(engine) = self.engine() {
             let totals = engine.totals();
-            let room = "the next segment of the log has room; if not, growth is refused until it has";
-            checks.push(check("disk", !engine.disk_full(), room));
+            let full = "no room for the next segment of the log: growth is refused until there is, deletes go on";
+            checks.push(check("disk", !engine.disk_full(), "the log has room", full));
             let detail = format!("{} waiting of {}", engine.queue_depth(), self.limits().queue_items);
             checks.push(Check { name: "queue", ok: engine.queue_depth() < self.limits().queue_items, detail });
             let detail = format!("{} keys, {} bytes, revision {}", totals.keys, totals.data_bytes, engine.revision());
@@ -106,6 +111,6 @@ impl Service {
     }
 }
 
-fn check(name: &'static str, ok: bool, detail: &str) -> Check {
-    Check { name, ok, detail: detail.to_owned() }
+fn check(name: &'static str, ok: bool, well: &str, not_well: &str) -> Check {
+    Check { name, ok, detail: if ok { well } else { not_well }.to_owned() }
 }
