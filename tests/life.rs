@@ -328,3 +328,41 @@ async fn expired_entries_are_removed_through_the_log_within_their_time() {
     let server = Server::start(data.path());
     assert!(server.banner[2].contains(": 1 keys"), "{}", server.banner[2]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_log_refuses_writes_goes_on_reading_and_ends_the_process() {
+    let data = tempfile::tempdir().unwrap();
+    // No file may grow past 2 MiB: the second segment cannot be made, which is no full disk but a failure.
+    let mut limited = Command::new("bash");
+    let script = "trap '' XFSZ; ulimit -f 2048; exec \"$0\" \"$@\"";
+    limited.args(["-c", script]).arg(support::binary());
+    let environment = [("TANDEM__WAL__FAILED_EXIT_AFTER", "2s")];
+    let server = Server::try_start_by(limited, data.path(), &[], &environment);
+    let mut server = server.unwrap_or_else(|error| panic!("{error:?}"));
+    let client = client();
+    let value = vec![b'x'; 100_000];
+    let mut acknowledged = 0;
+    let failed = loop {
+        let url = server.url(&format!("/v1/kv/{acknowledged}"));
+        let answer = send(&client, "PUT", &url, &[], &value).await;
+        if answer.status != 201 {
+            break answer;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 100, "never failed");
+    };
+    assert_eq!((failed.status, failed.header("kv-reason")), (503, Some("WAL_FAILED")), "{}", failed.text());
+    assert_eq!(failed.json()["outcome"], "NOT_APPLIED");
+    let again = send(&client, "DELETE", &server.url("/v1/kv/0"), &[], b"").await;
+    assert_eq!((again.status, again.header("kv-reason")), (503, Some("WAL_FAILED")));
+    let read = send(&client, "GET", &server.url("/v1/kv/0"), &[], b"").await;
+    assert_eq!((read.status, read.body.len()), (200, value.len()), "reads go on");
+    let ready = send(&client, "GET", &format!("http://{}/readyz?verbose", server.ops), &[], b"").await;
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("[-]log failed") && ready.text().ends_with("WAL_FAILED\n"), "{}", ready.text());
+    assert_eq!(server.exit_code(), Some(1), "ends by itself, and not as if all were well");
+    let server = Server::start(data.path());
+    for key in 0..acknowledged {
+        assert_eq!(send(&client, "GET", &server.url(&format!("/v1/kv/{key}")), &[], b"").await.body.len(), value.len());
+    }
+}

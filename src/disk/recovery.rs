@@ -163,7 +163,7 @@ pub fn open(
         fs.sync_directory(above).map_err(|error| RecoveryError::io(above, error))?;
     }
     let lock = lock_file::take(fs, &options.store_directory)?;
-    let names = sort_out(fs, &directory)?;
+    let (names, leftovers) = sort_out(fs, &directory)?;
     let segment_bytes = options.segment_bytes;
     let (store_id, active, recovery) = if names.is_empty() {
         let header = Header { sequence: 1, store_id: rand::random(), first_index: 1 };
@@ -173,6 +173,12 @@ pub fn open(
     } else {
         recover(fs, &directory, &names, replay)?
     };
+    // Only now: a start that is refused changes nothing.
+    // What recovery wrote anew under such a name has its right name by now.
+    let left = fs.list(&directory).map_err(|error| RecoveryError::io(&directory, error))?;
+    for leftover in leftovers.into_iter().filter(|path| left.iter().any(|name| path.ends_with(name))) {
+        fs.remove(&leftover).map_err(|error| RecoveryError::io(&leftover, error))?;
+    }
     let wal = Wal::new(
         Arc::clone(&file_system),
         directory.clone(),
@@ -193,8 +199,10 @@ pub fn open(
 const NOTHING: Recovery =
     Recovery { records: 0, last_index: 0, clean: false, new_store: false, tear: None, segments: 0 };
 
-/// Removes leftovers; gives the segments' names with their first indexes, in order.
-fn sort_out(fs: &dyn FileSystem, directory: &Path) -> Result<Vec<(u64, String)>, RecoveryError> {
+/// The segments' names with their first indexes, in order; and the leftovers of an earlier run.
+type Sorted = (Vec<(u64, String)>, Vec<PathBuf>);
+
+fn sort_out(fs: &dyn FileSystem, directory: &Path) -> Result<Sorted, RecoveryError> {
     let mut segments = Vec::new();
     let mut leftovers = Vec::new();
     for name in fs.list(directory).map_err(|error| RecoveryError::io(directory, error))? {
@@ -207,11 +215,8 @@ fn sort_out(fs: &dyn FileSystem, directory: &Path) -> Result<Vec<(u64, String)>,
             return Err(RecoveryError::new(RecoveryErrorKind::Foreign, &directory.join(name), None, reason));
         }
     }
-    for leftover in leftovers {
-        fs.remove(&leftover).map_err(|error| RecoveryError::io(&leftover, error))?;
-    }
     segments.sort();
-    Ok(segments)
+    Ok((segments, leftovers))
 }
 
 fn create_first(fs: &dyn FileSystem, directory: &Path, header: &Header, bytes: u64) -> io::Result<Active> {

@@ -103,7 +103,7 @@ struct Core {
     sync: SyncMode,
 }
 
-/// A durable, sharded map. Closes its log cleanly by [`Engine::close`]; dropped without it, it leaves what a crash leaves.
+/// A durable, sharded map. Closes its log when dropped; [`Engine::close`] does the same and says how it went.
 #[derive(Debug)]
 pub struct Engine {
     core: Arc<Core>,

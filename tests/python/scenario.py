@@ -31,9 +31,9 @@ def generate(directory):
 
 def start(data):
     """A server on free ports; the banner says which."""
-    binary = os.environ.get("TANDEM_BINARY", str(ROOT / "target/release/tandem"))
+    binary = pathlib.Path(os.environ.get("TANDEM_BINARY", ROOT / "target/release/tandem")).resolve()
     free = "127.0.0.1:0"
-    command = [binary, "--data-dir", data, "--http-address", free, "--grpc-address", free, "--ops-address", free]
+    command = [str(binary), "--data-dir", data, "--http-address", free, "--grpc-address", free, "--ops-address", free]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=data)
     lines = []
     for line in server.stdout:

@@ -39,8 +39,18 @@ pub struct NotStarted {
 impl Server {
     /// Starts a server over `data` with more arguments, and waits for its banner.
     pub fn try_start(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self, NotStarted> {
+        Self::try_start_by(Command::new(binary()), data, arguments, environment)
+    }
+
+    /// The same by a command that runs the program with the arguments it gets.
+    pub fn try_start_by(
+        mut command: Command,
+        data: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, NotStarted> {
         let free = "127.0.0.1:0";
-        let mut child = Command::new(binary())
+        let mut child = command
             .args(["--http-address", free, "--grpc-address", free, "--ops-address", free, "--data-dir"])
             .arg(data)
             .args(arguments)
