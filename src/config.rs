@@ -202,6 +202,11 @@ const KEYS: &[Key] = &[
         "Bytes of writes that wait for the log at most.",
     ),
     key(
+        "limits.bodies_bytes",
+        Kind::Bytes(|s| &mut s.limits.bodies_bytes, 1 << 20, 64 << 30),
+        "Bytes of request bodies that are being read or answered at most, over all connections; past it OVERLOADED.",
+    ),
+    key(
         "limits.request_timeout",
         Kind::Time(|s| &mut s.limits.request_timeout, MS, HOUR),
         "Time a request may take; a shorter grpc-timeout wins.",
@@ -393,6 +398,13 @@ fn check_relations(settings: &Settings, errors: &mut Vec<String>) {
              key and value, and 1 KiB",
             show_bytes(limits.key_bytes as u64),
             show_bytes(limits.value_bytes as u64),
+            show_bytes(limits.request_bytes as u64)
+        ));
+    }
+    if limits.bodies_bytes < limits.request_bytes {
+        errors.push(format!(
+            "limits.bodies_bytes ({}) and limits.request_bytes ({}): the largest request must fit",
+            show_bytes(limits.bodies_bytes as u64),
             show_bytes(limits.request_bytes as u64)
         ));
     }

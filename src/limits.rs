@@ -71,6 +71,8 @@ pub struct Limits {
     pub queue_items: usize,
     /// Bytes of writes that wait for the log at most.
     pub queue_bytes: usize,
+    /// Bytes of request bodies that are being read or answered at most, over all connections.
+    pub bodies_bytes: usize,
     /// Time a request may take.
     pub request_timeout: Duration,
     /// Time in which a request's headers must arrive.
@@ -102,6 +104,7 @@ impl Default for Limits {
             header_bytes: 16 * KIB,
             queue_items: 65_536,
             queue_bytes: 64 * MIB,
+            bodies_bytes: 256 * MIB,
             request_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

@@ -2,6 +2,7 @@
 //!
 //! Both doors call this and nothing below it, so what one can do the other can, with the same reasons.
 
+mod budget;
 mod checks;
 mod health;
 mod trace;
@@ -13,8 +14,9 @@ use std::{
 
 use prost::Message as _;
 
-use self::health::HealthBoard;
+use self::{budget::Budget, health::HealthBoard};
 pub use self::{
+    budget::Share,
     health::{Check, Health},
     trace::TraceId,
 };
@@ -47,12 +49,14 @@ struct Inner {
     health: HealthBoard,
     limits: Limits,
     metrics: Metrics,
+    bodies: Arc<Budget>,
 }
 
 impl Service {
     /// A service that answers LOADING until its engine is there.
     pub fn new(limits: Limits, metrics: Metrics) -> Self {
-        let inner = Inner { engine: OnceLock::new(), health: HealthBoard::default(), limits, metrics };
+        let bodies = Budget::new(limits.bodies_bytes);
+        let inner = Inner { engine: OnceLock::new(), health: HealthBoard::default(), limits, metrics, bodies };
         Self { inner: Arc::new(inner) }
     }
 
@@ -79,6 +83,11 @@ impl Service {
     /// Where everything is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// What one more request may take of the memory for bodies.
+    pub fn body_share(&self) -> Share {
+        self.inner.bodies.share()
     }
 
     /// Counts an operation that a door refused before it came here, and gives a write's error its outcome.

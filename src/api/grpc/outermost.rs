@@ -2,9 +2,16 @@
 //! (undecodable or oversize messages, unknown methods, compression) and gives that its reason; and because size of
 //! headers, deadline, trace id and metrics belong to every call, answered or refused.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::ServiceExt as _;
@@ -14,7 +21,7 @@ use crate::{
     error::{Error, Reason},
     limits::Limits,
     metrics::{Operation, Protocol},
-    service::{Call, Service, TraceId},
+    service::{Call, Service, Share, TraceId},
 };
 
 /// The door, to be called for each request.
@@ -95,7 +102,10 @@ impl Door {
 
     async fn call(&self, mut request: Request<Incoming>, method: Method, call: Call) -> Response<Body> {
         request.extensions_mut().insert(call);
-        let answer = self.routes.clone().oneshot(request.map(Body::new));
+        // Lives until the answer: the decoded message is what was received.
+        let share = Arc::new(self.service.body_share());
+        let body_share = Arc::clone(&share);
+        let answer = self.routes.clone().oneshot(request.map(|body| Body::new(Counted { body, share: body_share })));
         let answered = match method.operation {
             // The service keeps the deadline once it has the message; this bounds the wait for the message itself.
             Some(_) => {
@@ -139,13 +149,47 @@ impl Door {
     }
 }
 
+/// A request's body, counted against the memory for all of them.
+struct Counted {
+    body: Incoming,
+    share: Arc<Share>,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(Status::unavailable(error.to_string())))),
+            None => return Poll::Ready(None),
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        match self.share.grow(bytes) {
+            Ok(()) => Poll::Ready(Some(Ok(frame))),
+            // The reason is given outside, where the refusal is counted.
+            Err(error) => Poll::Ready(Some(Err(Status::resource_exhausted(error.message)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// How much longer than a call's deadline its message may take, so that the deadline's own answer wins.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The reason of a refusal of tonic's own.
 fn reason_of(method: Method, status: &Status, limits: &Limits) -> Error {
     match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => {
+        Code::ResourceExhausted => Error::new(Reason::Overloaded, status.message().to_owned()),
+        Code::OutOfRange => {
             // What makes a Put that large is its value.
             let (reason, limit) = match method.operation {
                 Some(Operation::Put) => (Reason::ValueTooLarge, limits.value_bytes),

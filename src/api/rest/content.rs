@@ -11,19 +11,20 @@ use http_body_util::BodyExt as _;
 use crate::{
     error::{Error, Reason, Result},
     limits::{Limits, REQUEST_BYTES_MAX},
+    service::Share,
 };
 
 /// Of a body that is too large, so much is read before the connection is closed under its sender.
 const DRAIN_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 
-/// Reads a value: bounded in size, before and while it arrives, and in time.
-pub async fn read_value(headers: &HeaderMap, body: Body, limits: &Limits) -> Result<Bytes> {
+/// Reads a value: bounded in size, before and while it arrives, and in time. `share` is to live until the answer.
+pub async fn read_value(headers: &HeaderMap, body: Body, limits: &Limits, share: &Share) -> Result<Bytes> {
     let known_too_large = content_length(headers).is_some_and(|length| length > limits.value_bytes as u64);
     if known_too_large && headers.contains_key(EXPECT) {
         // The client asked first and has sent nothing yet.
         return Err(too_large(limits));
     }
-    match tokio::time::timeout(limits.body_timeout, collect(body, limits)).await {
+    match tokio::time::timeout(limits.body_timeout, collect(body, limits, share)).await {
         Ok(value) => value,
         Err(_) => {
             let text = format!(
@@ -35,7 +36,7 @@ pub async fn read_value(headers: &HeaderMap, body: Body, limits: &Limits) -> Res
     }
 }
 
-async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes> {
+async fn collect(mut body: Body, limits: &Limits, share: &Share) -> Result<Bytes> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut read_bytes = 0;
@@ -52,6 +53,7 @@ async fn collect(mut body: Body, limits: &Limits) -> Result<Bytes> {
             }
             continue;
         }
+        share.grow(data.len())?;
         if first.is_empty() && all.is_empty() {
             // The common case, one piece: no copy.
             first = data;

@@ -245,6 +245,7 @@ async fn put(service: &Service, parts: &Parts, body: Body) -> Result<Response, F
         parts.uri.query(),
         &["ttl", "expire_time", "keep_ttl", "if_version", "return_previous", "durability", "validate_only"],
     )?;
+    let share = service.body_share();
     let request = pb::PutRequest {
         key,
         expiry: query.expiry()?,
@@ -252,7 +253,7 @@ async fn put(service: &Service, parts: &Parts, body: Body) -> Result<Response, F
         conditions: conditions::of_write(&parts.headers, query.number("if_version")?)?,
         return_previous: query.flag("return_previous")?,
         options: Some(options(parts, &query)?),
-        value: content::read_value(&parts.headers, body, service.limits()).await?,
+        value: content::read_value(&parts.headers, body, service.limits(), &share).await?,
     };
     let done = service.put(&call(service), request).await.map_err(Failure::Service)?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };
