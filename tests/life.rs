@@ -394,5 +394,5 @@ async fn half_sent_bodies_are_bounded_together() {
     let info = tonic_types::StatusExt::get_details_error_info(&status).unwrap();
     assert_eq!((info.reason.as_str(), info.metadata["outcome"].as_str()), ("OVERLOADED", "NOT_APPLIED"));
     drop(half_sent);
-    eventually("it is given back", async || grpc.put(put()).await.ok()).await;
+    eventually("it is given back", async || grpc.clone().put(put()).await.ok()).await;
 }
