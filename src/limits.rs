@@ -106,7 +106,7 @@ impl Default for Limits {
             queue_bytes: 64 * MIB,
             bodies_bytes: 256 * MIB,
             request_timeout: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             connections: 10_000,
             streams_per_connection: 256,

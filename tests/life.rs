@@ -387,7 +387,7 @@ async fn half_sent_bodies_are_bounded_together() {
     };
     assert_eq!(refused.header("kv-reason"), Some("OVERLOADED"));
     let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
-    let mut grpc = tandem::pb::kv_service_client::KvServiceClient::new(channel.connect().await.unwrap());
+    let grpc = tandem::pb::kv_service_client::KvServiceClient::new(channel.connect().await.unwrap());
     let put = || tandem::pb::PutRequest { key: "more".into(), value: vec![b'x'; 900_000].into(), ..Default::default() };
     let status = eventually("a call is refused too", async || grpc.clone().put(put()).await.err()).await;
     let info = tonic_types::StatusExt::get_details_error_info(&status).unwrap();
