@@ -12,6 +12,7 @@
 //! | 0 | [`pb`] | the one door to generated code |
 //! | 1 | [`limits`] | every bound |
 //! | 1 | [`error`] | one error, one table of reasons |
+//! | 1 | [`notation`] | sizes and times as people write them |
 //! | 2 | [`model`] | the domain's words and their conversions |
 //! | 2 | [`config`] | raw settings to checked settings |
 //! | 2 | [`metrics`] | every instrument |
@@ -49,6 +50,7 @@ pub mod error;
 pub mod limits;
 pub mod metrics;
 pub mod model;
+pub mod notation;
 pub mod pb;
 pub mod service;
 pub mod store;

@@ -12,7 +12,7 @@ use syn::visit::Visit;
 /// Rooms from the ground up. A room imports rooms of lower rows only; `app` may hold files of its own row inside.
 const LAYERS: [&[&str]; 10] = [
     &["pb"],
-    &["limits", "error"],
+    &["limits", "error", "notation"],
     &["model", "config", "metrics"],
     &["disk", "store"],
     &["engine"],

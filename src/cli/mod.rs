@@ -89,6 +89,8 @@ enum ConfigCommand {
     Check,
     /// Print what is in force and where each value came from, as YAML.
     Show,
+    /// Print every key with its meaning, its range and its default: a file to begin from.
+    Example,
 }
 
 /// Runs the program: `serve` is what to do with checked settings.
@@ -114,6 +116,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>, serve: impl FnOnce(Setting
         },
         Some(Command::Config(ConfigCommand::Check)) => print("the configuration is good\n"),
         Some(Command::Config(ConfigCommand::Show)) => print(&loaded.show()),
+        Some(Command::Config(ConfigCommand::Example)) => print(&config::example()),
         Some(Command::Healthcheck { endpoint }) => {
             let endpoint = endpoint.unwrap_or_else(|| loaded.settings.server.ops_address.to_string());
             match healthcheck::ready(&endpoint) {

@@ -5,7 +5,7 @@ use std::{borrow::Cow, time::Duration};
 use super::escape::decode;
 use crate::{
     error::{Error, Result},
-    pb,
+    notation, pb,
 };
 
 /// The parameters of a request, each known to its route and there once at most.
@@ -127,18 +127,7 @@ fn bad_escape(name: &str) -> Error {
 
 /// Digits and a unit: `1500ms`, `60s`, `5m`, `2h`, `7d`.
 fn parse_duration(name: &'static str, text: &str) -> Result<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit_ms = match unit {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        "d" => Some(86_400_000),
-        _ => None,
-    };
-    let ms = unit_ms.and_then(|unit_ms: u64| number.parse::<u64>().ok()?.checked_mul(unit_ms));
-    ms.map(Duration::from_millis).ok_or_else(|| {
+    notation::parse_duration(text).ok_or_else(|| {
         Error::malformed(
             name,
             format!("`{name}` is not a time: digits and a unit, ms, s, m, h or d, such as {name}=60s"),

@@ -1,0 +1,323 @@
+//! Every key of the configuration: what it takes, where it goes, what it means. Parsing, showing, the example file and
+//! suggestions for misspelt keys all read this one list.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use config::Value;
+
+use super::{LogFormat, Settings, SyncMode};
+use crate::{
+    limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_BYTES_MAX},
+    notation::{parse_bytes, parse_duration, show_bytes, show_duration},
+};
+
+/// What a key takes, and where it goes.
+enum Kind {
+    Text(fn(&mut Settings) -> &mut String),
+    Path(fn(&mut Settings) -> &mut PathBuf),
+    Address(fn(&mut Settings) -> &mut SocketAddr),
+    Switch(fn(&mut Settings) -> &mut bool),
+    Count(fn(&mut Settings) -> &mut usize, usize, usize),
+    Bytes(fn(&mut Settings) -> &mut usize, usize, usize),
+    Segment(fn(&mut Settings) -> &mut u64),
+    Time(fn(&mut Settings) -> &mut Duration, Duration, Duration),
+    Sync,
+    Format,
+    Streams,
+}
+
+/// One key of the configuration.
+pub struct Key {
+    /// Section and name.
+    pub path: &'static str,
+    kind: Kind,
+    meaning: &'static str,
+}
+
+const fn key(path: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key { path, kind, meaning }
+}
+
+const MS: Duration = Duration::from_millis(1);
+const S: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Every key there is.
+pub const KEYS: &[Key] = &[
+    key("server.data_dir", Kind::Path(|s| &mut s.server.data_dir), "Where the data is; created where missing."),
+    key("server.http_address", Kind::Address(|s| &mut s.server.http_address), "REST: address and port."),
+    key("server.grpc_address", Kind::Address(|s| &mut s.server.grpc_address), "gRPC: address and port."),
+    key("server.ops_address", Kind::Address(|s| &mut s.server.ops_address), "Probes and metrics: address and port."),
+    key("server.threads", Kind::Count(|s| &mut s.server.threads, 0, 256), "Serving threads; 0: one for each core."),
+    key(
+        "wal.sync",
+        Kind::Sync,
+        "When a write that does not ask is answered: always = once it is on disk; interval = once it is written, synced within wal.sync_interval; never = once it is written.",
+    ),
+    key(
+        "wal.sync_interval",
+        Kind::Time(|s| &mut s.wal.sync_interval, MS, MINUTE),
+        "How soon writes that nobody waits for are synced (not with wal.sync: never).",
+    ),
+    key(
+        "wal.segment_bytes",
+        Kind::Segment(|s| &mut s.wal.segment_bytes),
+        "Size of a log segment; a record takes half of one at most.",
+    ),
+    key(
+        "wal.failed_exit_after",
+        Kind::Time(|s| &mut s.wal.failed_exit_after, Duration::ZERO, HOUR),
+        "How long the process stays up, serving reads, after the log failed.",
+    ),
+    key("limits.key_bytes", Kind::Bytes(|s| &mut s.limits.key_bytes, 1, KEY_BYTES_MAX), "Longest key."),
+    key("limits.value_bytes", Kind::Bytes(|s| &mut s.limits.value_bytes, 1, VALUE_BYTES_MAX), "Longest value."),
+    key(
+        "limits.request_bytes",
+        Kind::Bytes(|s| &mut s.limits.request_bytes, 4 << 10, REQUEST_BYTES_MAX),
+        "Largest request.",
+    ),
+    key(
+        "limits.header_bytes",
+        Kind::Bytes(|s| &mut s.limits.header_bytes, 8 << 10, 48 << 10),
+        "Largest header section of a request.",
+    ),
+    key(
+        "limits.queue_items",
+        Kind::Count(|s| &mut s.limits.queue_items, 1, 1 << 24),
+        "Writes that wait for the log at most; past it OVERLOADED.",
+    ),
+    key(
+        "limits.queue_bytes",
+        Kind::Bytes(|s| &mut s.limits.queue_bytes, 1 << 20, 4 << 30),
+        "Bytes of writes that wait for the log at most.",
+    ),
+    key(
+        "limits.bodies_bytes",
+        Kind::Bytes(|s| &mut s.limits.bodies_bytes, 1 << 20, 64 << 30),
+        "Bytes of request bodies that are being read or answered at most, over all connections; past it OVERLOADED.",
+    ),
+    key(
+        "limits.request_timeout",
+        Kind::Time(|s| &mut s.limits.request_timeout, MS, HOUR),
+        "Time a request may take; a shorter grpc-timeout wins.",
+    ),
+    key(
+        "limits.header_timeout",
+        Kind::Time(|s| &mut s.limits.header_timeout, MS, HOUR),
+        "Time in which a connection's next request must bring its headers.",
+    ),
+    key(
+        "limits.body_timeout",
+        Kind::Time(|s| &mut s.limits.body_timeout, MS, HOUR),
+        "Time in which a request's body must arrive.",
+    ),
+    key(
+        "limits.connections",
+        Kind::Count(|s| &mut s.limits.connections, 1, 1_000_000),
+        "Connections of each listener at most.",
+    ),
+    key("limits.streams_per_connection", Kind::Streams, "Requests at once on one HTTP/2 connection at most."),
+    key("limits.waits", Kind::Count(|s| &mut s.limits.waits, 0, 1_000_000), "Requests held by ?wait= at once at most."),
+    key(
+        "limits.drain_timeout",
+        Kind::Time(|s| &mut s.limits.drain_timeout, Duration::ZERO, HOUR),
+        "How long a stop waits for requests in flight.",
+    ),
+    key(
+        "limits.request_window",
+        Kind::Time(|s| &mut s.limits.request_window, S, DAY),
+        "How long answers to request ids are remembered.",
+    ),
+    key(
+        "limits.request_window_ids",
+        Kind::Count(|s| &mut s.limits.request_window_ids, 1, 100_000_000),
+        "How many of them are remembered at most.",
+    ),
+    key(
+        "limits.request_window_bytes",
+        Kind::Bytes(|s| &mut s.limits.request_window_bytes, 1 << 20, 16 << 30),
+        "How many bytes they may take at most.",
+    ),
+    key(
+        "telemetry.log_level",
+        Kind::Text(|s| &mut s.telemetry.log_level),
+        "What is logged: error, warn, info, debug, trace, or a filter such as info,tandem::engine=debug.",
+    ),
+    key(
+        "telemetry.log_format",
+        Kind::Format,
+        "How log lines look: auto = text on a terminal, JSON elsewhere; text; json.",
+    ),
+    key("telemetry.metrics", Kind::Switch(|s| &mut s.telemetry.metrics), "Whether instruments record."),
+];
+
+/// The key that a misspelt one was meant to be.
+pub fn suggestion(path: &str) -> String {
+    let near = KEYS.iter().map(|key| (distance(path, key.path), key.path)).min();
+    match near {
+        Some((distance, near)) if distance <= 4 => format!("; did you mean {near}?"),
+        _ => "; `tandem config show` lists them all".into(),
+    }
+}
+
+/// Levenshtein's distance.
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, byte) in left.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (place, other) in right.bytes().enumerate() {
+            let change = diagonal + usize::from(byte != other);
+            diagonal = row[place + 1];
+            row[place + 1] = change.min(row[place] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+impl Key {
+    /// Sets the key to a value, or says what is wrong with it.
+    pub fn set(&self, settings: &mut Settings, value: &Value) -> Result<(), String> {
+        let text = value.clone().into_string().map_err(|_| "not a single value".to_owned())?;
+        let text = text.trim();
+        match &self.kind {
+            Kind::Text(field) => *field(settings) = text.to_owned(),
+            Kind::Path(_) if text.is_empty() => return Err("it is empty".into()),
+            Kind::Path(field) => *field(settings) = text.into(),
+            Kind::Address(field) => {
+                *field(settings) = text.parse().map_err(|_| format!("{text:?} is not an address with a port"))?;
+            }
+            Kind::Switch(field) => {
+                *field(settings) = text.parse().map_err(|_| format!("{text:?} is neither true nor false"))?;
+            }
+            Kind::Count(field, least, most) => {
+                let count = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+                *field(settings) = within(count, *least, *most, text)?;
+            }
+            Kind::Bytes(field, least, most) => {
+                let bytes = usize::try_from(bytes_of(text)?).unwrap_or(usize::MAX);
+                *field(settings) = within(bytes, *least, *most, text)?;
+            }
+            Kind::Segment(field) => {
+                *field(settings) = within(bytes_of(text)?, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX, text)?;
+            }
+            Kind::Time(field, least, most) => {
+                *field(settings) = within(duration_of(text)?, *least, *most, text)?;
+            }
+            Kind::Sync => {
+                settings.wal.sync = match text {
+                    "always" => SyncMode::Always,
+                    "interval" => SyncMode::Interval,
+                    "never" => SyncMode::Never,
+                    _ => return Err(format!("{text:?} is no mode")),
+                };
+            }
+            Kind::Format => {
+                settings.telemetry.log_format = match text {
+                    "auto" => LogFormat::Auto,
+                    "text" => LogFormat::Text,
+                    "json" => LogFormat::Json,
+                    _ => return Err(format!("{text:?} is no format")),
+                };
+            }
+            Kind::Streams => {
+                let streams = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+                settings.limits.streams_per_connection = within(streams, 1, 65_536, text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What it takes, for people.
+    pub fn takes(&self) -> String {
+        match &self.kind {
+            Kind::Text(_) => "text".into(),
+            Kind::Path(_) => "a path".into(),
+            Kind::Address(_) => "ADDRESS:PORT, such as 127.0.0.1:16700 or [::]:16700; port 0: any free one".into(),
+            Kind::Switch(_) => "true or false".into(),
+            Kind::Count(_, least, most) => format!("{least} to {most}"),
+            Kind::Bytes(_, least, most) => format!("{} to {}", show_bytes(*least as u64), show_bytes(*most as u64)),
+            Kind::Segment(_) => format!("{} to {}", show_bytes(SEGMENT_BYTES_MIN), show_bytes(SEGMENT_BYTES_MAX)),
+            Kind::Time(_, least, most) => {
+                format!("{} to {}; units ms, s, m, h, d", show_duration(*least), show_duration(*most))
+            }
+            Kind::Sync => "always, interval or never".into(),
+            Kind::Format => "auto, text or json".into(),
+            Kind::Streams => "1 to 65536".into(),
+        }
+    }
+
+    /// The value in force, as the file would say it.
+    fn show(&self, settings: &Settings) -> String {
+        // The accessors take a mutable borrow: one catalogue serves both ways.
+        let mut copy = settings.clone();
+        match &self.kind {
+            Kind::Text(field) => field(&mut copy).clone(),
+            Kind::Path(field) => field(&mut copy).display().to_string(),
+            Kind::Address(field) => format!("\"{}\"", field(&mut copy)),
+            Kind::Switch(field) => field(&mut copy).to_string(),
+            Kind::Count(field, ..) => field(&mut copy).to_string(),
+            Kind::Bytes(field, ..) => show_bytes(*field(&mut copy) as u64),
+            Kind::Segment(field) => show_bytes(*field(&mut copy)),
+            Kind::Time(field, ..) => show_duration(*field(&mut copy)),
+            Kind::Sync => match settings.wal.sync {
+                SyncMode::Always => "always".into(),
+                SyncMode::Interval => "interval".into(),
+                SyncMode::Never => "never".into(),
+            },
+            Kind::Format => match settings.telemetry.log_format {
+                LogFormat::Auto => "auto".into(),
+                LogFormat::Text => "text".into(),
+                LogFormat::Json => "json".into(),
+            },
+            Kind::Streams => settings.limits.streams_per_connection.to_string(),
+        }
+    }
+}
+
+fn bytes_of(text: &str) -> Result<u64, String> {
+    parse_bytes(text).ok_or_else(|| format!("{text:?} is not a size: units are KiB, MiB and GiB"))
+}
+
+fn duration_of(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("{text:?} is not a time: it needs a unit, ms, s, m, h or d"))
+}
+
+fn within<T: PartialOrd>(value: T, least: T, most: T, text: &str) -> Result<T, String> {
+    if value < least || value > most { Err(format!("{text:?} is out of range")) } else { Ok(value) }
+}
+
+/// Settings as YAML, with a comment on each key.
+pub fn render(settings: &Settings, comment: impl Fn(&Key) -> String) -> String {
+    let mut text = String::new();
+    let mut section = "";
+    for key in KEYS {
+        let (of, name) = key.path.split_once('.').unwrap_or(("", key.path));
+        if of != section {
+            section = of;
+            text.push_str(&format!("{section}:\n"));
+        }
+        text.push_str(&format!("  {name}: {}  # {}\n", key.show(settings), comment(key)));
+    }
+    text
+}
+
+/// The example file: every key with its meaning, its range and its default.
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Every key of Tandem's configuration, with its default. Copy it to config/tandem.yml and keep what you change.\n\
+         # Environment (TANDEM__WAL__SYNC=interval) and flags win over this file. Times need a unit: ms, s, m, h, d.\n",
+    );
+    let defaults = Settings::default();
+    let mut section = "";
+    for key in KEYS {
+        let (of, name) = key.path.split_once('.').unwrap_or(("", key.path));
+        if of != section {
+            section = of;
+            text.push_str(&format!("\n{section}:\n"));
+        }
+        text.push_str(&format!("  # {}\n  # Takes {}.\n  {name}: {}\n", key.meaning, key.takes(), key.show(&defaults)));
+    }
+    text
+}
