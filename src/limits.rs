@@ -19,6 +19,14 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// No answer is larger, but for one larger value: previous values are left out past it.
 pub const RESPONSE_BYTES_MAX: usize = 4 * MIB;
+/// Entries on a page that does not ask for a number.
+pub const PAGE_ENTRIES_DEFAULT: usize = 100;
+/// Entries on a page at most.
+pub const PAGE_ENTRIES_MAX: usize = 1_000;
+/// Keys that a page may pass over (expired, or folded one by one) before it ends early.
+pub const PAGE_STEPS_MAX: usize = 2 * PAGE_ENTRIES_MAX;
+/// Keys of one BatchGet at most.
+pub const BATCH_KEYS_MAX: usize = 1_000;
 /// Most conditions of one write: one of each kind.
 pub const CONDITIONS_MAX: usize = 4;
 /// Shortest time to live.

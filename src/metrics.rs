@@ -30,6 +30,12 @@ use crate::error::Reason;
 pub enum Operation {
     /// Reads a key.
     Get,
+    /// Reads many keys.
+    BatchGet,
+    /// Reads a page of a range.
+    List,
+    /// Counts a range.
+    Count,
     /// Writes a key.
     Put,
     /// Removes a key.
@@ -42,12 +48,13 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Get, Self::Put, Self::Delete, Self::Increment, Self::Touch];
+    pub const ALL: [Self; 8] =
+        [Self::Get, Self::BatchGet, Self::List, Self::Count, Self::Put, Self::Delete, Self::Increment, Self::Touch];
 
     /// Whether it writes.
     pub fn is_write(self) -> bool {
         match self {
-            Self::Get => false,
+            Self::Get | Self::BatchGet | Self::List | Self::Count => false,
             Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
         }
     }
@@ -55,6 +62,9 @@ impl Operation {
     fn label(self) -> &'static str {
         match self {
             Self::Get => "get",
+            Self::BatchGet => "batch_get",
+            Self::List => "list",
+            Self::Count => "count",
             Self::Put => "put",
             Self::Delete => "delete",
             Self::Increment => "increment",
@@ -109,7 +119,7 @@ const RECORDS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 
 /// Reasons are few and small: one place each, `OK` at 0.
 const REASONS: usize = 64;
 
-struct Operations([[[AtomicU64; REASONS]; 2]; 5]);
+struct Operations([[[AtomicU64; REASONS]; Protocol::ALL.len()]; Operation::ALL.len()]);
 
 /// Gauges that the log thread sets and a scrape reads.
 #[derive(Default)]

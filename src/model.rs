@@ -315,6 +315,56 @@ impl Refusal {
     }
 }
 
+/// A half-open range of keys in byte order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySpan {
+    /// First key.
+    pub start: Bytes,
+    /// First key behind the range; `None`: it is open.
+    pub end: Option<Bytes>,
+    /// How many bytes of each key the range's own prefix takes: folding begins behind it.
+    pub prefix_bytes: usize,
+}
+
+impl KeySpan {
+    /// The checked meaning of the schema's range. An empty prefix means all.
+    pub fn from_pb(range: Option<&pb::KeyRange>) -> Result<Self> {
+        use pb::key_range::Kind;
+        let kind = range
+            .and_then(|range| range.kind.as_ref())
+            .ok_or_else(|| Error::invalid_field("range", "the range is unset: send prefix, span, key or all"))?;
+        match kind {
+            Kind::Prefix(prefix) => {
+                Ok(Self { start: prefix.clone(), end: successor(prefix), prefix_bytes: prefix.len() })
+            }
+            Kind::Span(span) => {
+                let end = Some(span.end.clone()).filter(|end| !end.is_empty());
+                if end.as_ref().is_some_and(|end| *end < span.start) {
+                    return Err(Error::invalid_field("range.span", "the span's end lies before its start"));
+                }
+                Ok(Self { start: span.start.clone(), end, prefix_bytes: 0 })
+            }
+            Kind::Key(key) if key.is_empty() => {
+                Err(Error::new(Reason::KeyEmpty, "the key is empty: a key has at least one byte"))
+            }
+            Kind::Key(key) => {
+                let end = [&key[..], &[0]].concat().into();
+                Ok(Self { start: key.clone(), end: Some(end), prefix_bytes: 0 })
+            }
+            Kind::All(true) => Ok(Self { start: Bytes::new(), end: None, prefix_bytes: 0 }),
+            Kind::All(false) => Err(Error::invalid_field("range.all", "`all` is true or left out")),
+        }
+    }
+}
+
+/// The first key behind all keys with this prefix; `None` if there is none.
+pub fn successor(prefix: &[u8]) -> Option<Bytes> {
+    let kept = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut next = prefix[..=kept].to_vec();
+    next[kept] += 1;
+    Some(next.into())
+}
+
 /// Reads a counter's text: `-?[0-9]+` without leading zeros, within a signed 64-bit number.
 pub fn parse_counter(text: &[u8]) -> Option<i64> {
     let digits = text.strip_prefix(b"-").unwrap_or(text);
@@ -369,6 +419,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_prefix_is_the_span_up_to_its_successor(prefix in proptest::collection::vec(250_u8.., 0..4), key in proptest::collection::vec(249_u8.., 0..5)) {
+            let within = key >= prefix && successor(&prefix).is_none_or(|end| key[..] < end[..]);
+            prop_assert_eq!(within, key.starts_with(&prefix));
+        }
+
         #[test]
         fn a_counter_reads_back_as_written(number: i64) {
             prop_assert_eq!(parse_counter(number.to_string().as_bytes()), Some(number));

@@ -27,7 +27,23 @@ const REST: &[Row] = &[
     ("PUT", "/v1/kv/a/%2e", &[], b"x", 400, "INVALID_FIELD"),
     // Paths and methods.
     ("GET", "/", &[], b"", 404, "ROUTE_NOT_FOUND"),
-    ("GET", "/v1/kv", &[], b"", 404, "ROUTE_NOT_FOUND"),
+    ("GET", "/v1/kv:nothing", &[], b"", 404, "ROUTE_NOT_FOUND"),
+    // Many keys.
+    ("GET", "/v1/kv", &[], b"", 400, "INVALID_FIELD"),
+    ("GET", "/v1/kv?prefix=a&all=true", &[], b"", 400, "INVALID_FIELD"),
+    ("GET", "/v1/kv?prefix=a&page_size=-1", &[], b"", 400, "INVALID_FIELD"),
+    ("GET", "/v1/kv?prefix=a&page_size=many", &[], b"", 400, "MALFORMED"),
+    ("GET", "/v1/kv?prefix=a&page_token=!", &[], b"", 400, "MALFORMED"),
+    ("GET", "/v1/kv?prefix=a&page_token=AAAA", &[], b"", 400, "PAGE_TOKEN_INVALID"),
+    ("GET", "/v1/kv:count?prefix=a&page_size=1", &[], b"", 400, "INVALID_FIELD"),
+    ("PUT", "/v1/kv?prefix=a", &[], b"x", 405, "METHOD_NOT_ALLOWED"),
+    ("GET", "/v1/kv:batchGet", &[], b"", 405, "METHOD_NOT_ALLOWED"),
+    ("POST", "/v1/kv:batchGet", &[], b"not json", 400, "MALFORMED"),
+    ("POST", "/v1/kv:batchGet", &[], b"{\"kyes\":[\"a\"]}", 400, "INVALID_FIELD"),
+    ("POST", "/v1/kv:batchGet", &[], b"{}", 400, "INVALID_FIELD"),
+    ("POST", "/v1/kv:batchGet", &[], b"{\"keys\":[\"a\"],\"keys_base64\":[]}", 400, "INVALID_FIELD"),
+    ("POST", "/v1/kv:batchGet", &[], b"{\"keys_base64\":[\"?\"]}", 400, "MALFORMED"),
+    ("POST", "/v1/kv:batchGet", &[], b"{\"keys\":[\"\"]}", 400, "KEY_EMPTY"),
     ("GET", "/v2/kv/a", &[], b"", 404, "ROUTE_NOT_FOUND"),
     ("GET", "/tandem.v1.KvService/Get", &[], b"", 404, "ROUTE_NOT_FOUND"),
     ("POST", "/v1/kv/a", &[], b"x", 405, "METHOD_NOT_ALLOWED"),
@@ -89,7 +105,8 @@ async fn rest_answers_bad_input_with_its_reason() {
             (Some(*reason), Some((*status).into())),
             "{what}"
         );
-        let writes = !["GET", "OPTIONS", "BREW"].contains(method) && *status != 404 && *status != 405;
+        let reads = ["GET", "OPTIONS", "BREW"].contains(method) || path.ends_with(":batchGet");
+        let writes = !reads && *status != 404 && *status != 405;
         if writes && *reason != "KEY_EMPTY" {
             assert_eq!(problem["outcome"], "NOT_APPLIED", "{what}");
         }

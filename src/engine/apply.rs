@@ -3,7 +3,10 @@
 //! `apply` is deterministic: it reads no clock, no randomness, no environment, no configuration and no limit. The same log
 //! gives the same state, and the same [state hash](super::state_hash), wherever and whenever it is applied.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use crate::{
     error::Reason,
@@ -66,13 +69,20 @@ impl State {
 pub struct Applier {
     store: Arc<Store>,
     waiters: Arc<Waiters>,
+    published: Arc<AtomicU64>,
     state: State,
 }
 
 impl Applier {
     /// An applier over an empty store.
     pub fn new(store: Arc<Store>, waiters: Arc<Waiters>) -> Self {
-        Self { store, waiters, state: State::default() }
+        Self { store, waiters, published: Arc::default(), state: State::default() }
+    }
+
+    /// Revision of the last applied record, as readers see it. A record that changes a key sets it before it lets the
+    /// key's shard go: so a reader that holds its shards' locks reads the very revision that they show.
+    pub fn published(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.published)
     }
 
     /// The state besides the entries.
@@ -92,6 +102,12 @@ impl Applier {
 
     /// Applies one record.
     pub fn apply(&mut self, record: &LogRecord) -> Applied {
+        let applied = self.apply_command(record);
+        self.published.store(self.state.revision(), Ordering::Release);
+        applied
+    }
+
+    fn apply_command(&mut self, record: &LogRecord) -> Applied {
         self.state.index = record.index;
         self.state.term = record.term;
         self.state.time_ms = self.state.time_ms.max(record.time_ms);
@@ -186,6 +202,7 @@ impl Applier {
                 _ => None,
             };
             let result = judged.and_then(|(change, plan)| carry_out(place, plan).map(|()| change));
+            self.published.store(revision, Ordering::Release);
             Applied { revision, result, previous, replayed: false }
         });
         if applied.result.is_ok() {

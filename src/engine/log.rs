@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64},
     },
     time::{Duration, Instant},
 };
@@ -40,7 +40,7 @@ pub struct Shared {
     /// Proposals that wait.
     pub queue: Queue,
     /// Revision of the last applied record.
-    pub revision: AtomicU64,
+    pub revision: Arc<AtomicU64>,
     /// The next segment cannot be made ready: growth is refused.
     pub disk_full: Arc<AtomicBool>,
     /// How the engine is.
@@ -258,7 +258,6 @@ impl Log {
         self.shared.metrics.committed(staged.len() as u64);
         for proposal in staged {
             let applied = self.applier.apply(&proposal.record);
-            self.shared.revision.store(self.applier.state().revision(), Ordering::Release);
             let durability =
                 if proposal.record.index <= synced_index { Durability::Fsynced } else { Durability::Written };
             deliveries.add(proposal.ticket, Ok(Committed { applied, durability }));

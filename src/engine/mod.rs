@@ -16,12 +16,11 @@ pub mod state_hash;
 mod waiters;
 pub mod window;
 
+pub use crate::store::Step;
+
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -49,7 +48,7 @@ use crate::{
     error::{Error, Outcome, Reason, Result},
     limits::{Limits, OFFSET_STEP_UNCLEAN},
     metrics::Metrics,
-    model::EntryRef,
+    model::{EntryRef, KeySpan},
     pb::{
         self,
         storage::{LogRecord, Open, Settings, log_record::Command},
@@ -134,7 +133,7 @@ impl Engine {
             .map_err(|error| RecoveryError::io(&options.data_directory, error))?;
         let shared = Arc::new(Shared {
             queue: Queue::new(options.limits.queue_items, options.limits.queue_bytes),
-            revision: AtomicU64::new(applier.state().revision()),
+            revision: applier.published(),
             disk_full: wal.disk_full(),
             health: watch::Sender::new(Health::Ready),
             clock,
@@ -203,6 +202,36 @@ impl Engine {
     /// Reads a key: `read` gets what it holds, or `None` where it is absent or expired.
     pub fn get<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>) -> R) -> R {
         self.core.get(key, read)
+    }
+
+    /// Reads many keys at one revision, which it gives; `visit` gets each key's place and what it holds.
+    pub fn get_many(&self, keys: &[Bytes], mut visit: impl FnMut(usize, Option<&EntryRef<'_>>)) -> u64 {
+        let time_ms = self.core.time_ms();
+        let mut revision = self.revision();
+        self.core.store.read_many(keys, |place, entry| {
+            // Under the locks: exactly what they show.
+            revision = self.revision();
+            visit(place, entry.filter(|entry| !entry.metadata.expired_at(time_ms)).as_ref());
+        });
+        revision
+    }
+
+    /// Visits a span's entries in key order at one revision, which it gives.
+    pub fn walk(&self, span: &KeySpan, descending: bool, mut visit: impl FnMut(&EntryRef<'_>) -> Step) -> u64 {
+        let time_ms = self.core.time_ms();
+        let mut revision = self.revision();
+        self.core.store.walk(&span.start, span.end.as_deref(), descending, |entry| {
+            revision = self.revision();
+            // Expired ones are passed over, the visitor being none the wiser: few, since the expirer follows closely.
+            if entry.metadata.expired_at(time_ms) { Step::Next } else { visit(&entry) }
+        });
+        revision
+    }
+
+    /// How many entries a span holds.
+    pub fn count(&self, span: &KeySpan) -> (u64, u64) {
+        let revision = self.revision();
+        (self.core.store.count(&span.start, span.end.as_deref(), self.core.time_ms()), revision)
     }
 
     /// Revision of the last applied record. Taken before a read, the read shows at least this state.

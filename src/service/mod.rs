@@ -5,6 +5,7 @@
 mod budget;
 mod checks;
 mod health;
+mod reads;
 mod trace;
 
 use std::{

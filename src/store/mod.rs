@@ -1,14 +1,16 @@
 //! Memory: a sharded map from keys to entries. Knows neither disk nor clock; expired entries are there until they are
 //! removed.
 //!
-//! One writer (the applier) and many readers. A shard is a hash [`index`] of 32-bit handles into an [`arena`] that holds each
-//! entry as one [`record`], and an ordered set of deadlines for the keys that have one.
+//! One writer (the applier) and many readers. A shard is a hash [`index`] and an [`ordered`] one of 32-bit handles into an [`arena`] that
+//! holds each entry as one [`record`], and an ordered set of deadlines for the keys that have one.
 
 mod arena;
 mod content_types;
 mod index;
+mod ordered;
 mod record;
 mod shard;
+mod walk;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
@@ -16,8 +18,8 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use twox_hash::XxHash3_64;
 
-pub use self::shard::Place;
 use self::shard::{Shard, ShardTotals};
+pub use self::{shard::Place, walk::Step};
 use crate::model::EntryRef;
 
 /// Few, so that reads of several keys stay cheap and slack stays small.
@@ -87,7 +89,7 @@ impl Store {
         let mut shard = self.shard(hash).write();
         let before = shard.totals();
         let result = write(&mut shard.place(hash, key));
-        self.count(before, shard.totals());
+        self.tally(before, shard.totals());
         result
     }
 
@@ -134,11 +136,15 @@ impl Store {
     }
 
     fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        // Bits that neither the directory nor the tables of the index use.
-        &self.shards[(hash >> 32) as usize % SHARDS]
+        &self.shards[Self::shard_number(hash)]
     }
 
-    fn count(&self, before: ShardTotals, after: ShardTotals) {
+    /// By bits that neither the directory nor the tables of the index use.
+    fn shard_number(hash: u64) -> usize {
+        (hash >> 32) as usize % SHARDS
+    }
+
+    fn tally(&self, before: ShardTotals, after: ShardTotals) {
         let add = |counter: &AtomicI64, before: usize, after: usize| {
             if before != after {
                 counter.fetch_add(after as i64 - before as i64, Ordering::Relaxed);
@@ -165,7 +171,7 @@ mod tests {
     use crate::model::Metadata;
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum Act {
         Put { key: Vec<u8>, value: Vec<u8>, content_type: String, expire_time_ms: Option<u64>, version: u64 },
         Touch { key: Vec<u8>, expire_time_ms: Option<u64> },
         Remove { key: Vec<u8> },
@@ -175,7 +181,7 @@ mod tests {
         prop_oneof![proptest::collection::vec(0_u8..4, 1..4), proptest::collection::vec(any::<u8>(), 1..64)]
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = Act> {
         let deadline = || proptest::option::of(0_u64..1_000);
         let value = prop_oneof![
             4 => proptest::collection::vec(any::<u8>(), 0..400),
@@ -184,20 +190,49 @@ mod tests {
         let version = prop_oneof![Just(1_u64), 2..10_u64, Just(u64::from(u32::MAX) + 7)];
         prop_oneof![
             4 => (key(), value, "[a-z]{0,3}/[a-z]{0,40}", deadline(), version).prop_map(
-                |(key, value, content_type, expire_time_ms, version)| Step::Put {
+                |(key, value, content_type, expire_time_ms, version)| Act::Put {
                     key, value, content_type, expire_time_ms, version
                 }
             ),
-            1 => (key(), deadline()).prop_map(|(key, expire_time_ms)| Step::Touch { key, expire_time_ms }),
-            2 => key().prop_map(|key| Step::Remove { key }),
+            1 => (key(), deadline()).prop_map(|(key, expire_time_ms)| Act::Touch { key, expire_time_ms }),
+            2 => key().prop_map(|key| Act::Remove { key }),
         ]
     }
 
     type Model = BTreeMap<Vec<u8>, (Vec<u8>, String, Metadata)>;
 
-    fn run(store: &Store, model: &mut Model, step: Step, revision: u64) {
+    fn walked(store: &Store, start: &[u8], end: Option<&[u8]>, descending: bool) -> Vec<Vec<u8>> {
+        let mut keys = Vec::new();
+        store.walk(start, end, descending, |entry| {
+            keys.push(entry.key.to_vec());
+            Step::Next
+        });
+        keys
+    }
+
+    fn compare_order(store: &Store, model: &Model) {
+        for (start, end) in [(&b""[..], None), (&[1][..], Some(&[2, 1][..])), (&[3][..], None)] {
+            let inside = |key: &Vec<u8>| &key[..] >= start && end.is_none_or(|end| &key[..] < end);
+            let mut expected: Vec<_> = model.keys().filter(|key| inside(key)).cloned().collect();
+            assert_eq!(walked(store, start, end, false), expected);
+            let expired = |key: &&Vec<u8>| model[*key].2.expired_at(500);
+            assert_eq!(store.count(start, end, 500), (expected.len() - expected.iter().filter(expired).count()) as u64);
+            expected.reverse();
+            assert_eq!(walked(store, start, end, true), expected);
+        }
+        let keys: Vec<_> =
+            model.keys().map(|key| Bytes::from(key.clone())).chain([Bytes::from_static(b"absent!")]).collect();
+        let mut found = Vec::new();
+        store.read_many(&keys, |place, entry| {
+            assert_eq!(entry.is_some(), place < model.len());
+            found.push(place);
+        });
+        assert!(found.iter().copied().eq(0..keys.len()), "in the order of the keys");
+    }
+
+    fn run(store: &Store, model: &mut Model, step: Act, revision: u64) {
         match step {
-            Step::Put { key, value, content_type, expire_time_ms, version } => {
+            Act::Put { key, value, content_type, expire_time_ms, version } => {
                 let metadata = Metadata {
                     revision,
                     create_revision: revision / 2,
@@ -209,7 +244,7 @@ mod tests {
                 store.write(&key, |place| place.put(&bytes, &content_type, metadata)).unwrap();
                 model.insert(key, (value, content_type, metadata));
             }
-            Step::Touch { key, expire_time_ms } => {
+            Act::Touch { key, expire_time_ms } => {
                 if let Some((_, _, metadata)) = model.get_mut(&key) {
                     metadata.revision = revision;
                     metadata.expire_time_ms = expire_time_ms;
@@ -217,7 +252,7 @@ mod tests {
                     store.write(&key, |place| place.touch(metadata));
                 }
             }
-            Step::Remove { key } => {
+            Act::Remove { key } => {
                 let removed = store.write(&key, |place| place.remove());
                 assert_eq!(removed, model.remove(&key).is_some());
             }
@@ -265,6 +300,7 @@ mod tests {
                 run(&store, &mut model, step, revision as u64 + 1);
             }
             compare(&store, &model);
+            compare_order(&store, &model);
         }
     }
 
@@ -298,6 +334,7 @@ mod tests {
         for number in 0..50_000 {
             assert!(store.write(format!("{number:032}").as_bytes(), |place| place.remove()));
         }
+        assert!(walked(&store, b"", None, false).is_empty());
         let totals = store.totals();
         assert_eq!((totals.keys, totals.data_bytes), (0, 0));
         assert!(totals.allocated_bytes < full / 10, "{} of {full}", totals.allocated_bytes);

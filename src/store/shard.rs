@@ -9,6 +9,7 @@ use super::{
     content_types::ContentTypes,
     hash_of,
     index::Index,
+    ordered::{Cursor, Ordered},
     record::{Draft, Placed, Record},
 };
 use crate::{
@@ -35,6 +36,7 @@ pub struct ShardTotals {
 pub struct Shard {
     arena: Arena,
     index: Index,
+    ordered: Ordered,
     deadlines: BTreeSet<(u64, u32)>,
     types: ContentTypes,
     values: Vec<Option<Bytes>>,
@@ -50,6 +52,7 @@ impl Shard {
         Self {
             arena: Arena::default(),
             index: Index::default(),
+            ordered: Ordered::default(),
             deadlines: BTreeSet::new(),
             types: ContentTypes::default(),
             values: Vec::new(),
@@ -68,6 +71,7 @@ impl Shard {
             expiring: self.deadlines.len(),
             allocated_bytes: self.arena.allocated_bytes()
                 + self.index.allocated_bytes()
+                + self.ordered.allocated_bytes()
                 + self.deadlines.len() * DEADLINE_BYTES
                 + self.outside_bytes,
         }
@@ -99,6 +103,29 @@ impl Shard {
         for handle in self.index.iter() {
             visit(self.entry(handle));
         }
+    }
+
+    /// The place before `key`, and behind all smaller keys; `None`: behind the last key.
+    pub fn before(&self, key: Option<&[u8]>) -> Cursor {
+        match key {
+            Some(key) => self.ordered.before(key, |handle| Record(self.arena.get(handle)).key()),
+            None => self.ordered.end(),
+        }
+    }
+
+    /// The entry next to a place, and the place on its other side.
+    pub fn step(&self, cursor: Cursor, descending: bool) -> Option<(EntryRef<'_>, Cursor)> {
+        let stepped = if descending { self.ordered.previous(cursor) } else { self.ordered.next(cursor) };
+        stepped.map(|(handle, cursor)| (self.entry(handle), cursor))
+    }
+
+    /// How many entries lie in `[start, end)`, of those that are not past their deadline at `time_ms`.
+    pub fn count(&self, start: &[u8], end: Option<&[u8]>, time_ms: u64) -> usize {
+        let all = self.ordered.count(self.before(Some(start)), self.before(end));
+        let inside = |key: &[u8]| key >= start && end.is_none_or(|end| key < end);
+        // Few: the expirer removes them within milliseconds.
+        let due = self.deadlines.iter().take_while(|(deadline_ms, _)| *deadline_ms <= time_ms);
+        all - due.filter(|(_, handle)| inside(Record(self.arena.get(*handle)).key())).count()
     }
 
     fn find_handle(&self, hash: u64, key: &[u8]) -> Option<u32> {
@@ -210,6 +237,8 @@ impl Place<'_> {
         self.shard.keys -= 1;
         self.shard.detach(handle, true);
         self.shard.index.remove(self.hash, handle);
+        let arena = &self.shard.arena;
+        self.shard.ordered.remove(self.key, |handle| Record(arena.get(handle)).key());
         self.shard.arena.release(handle);
         true
     }
@@ -235,9 +264,12 @@ impl Place<'_> {
                 shard.keys += 1;
                 let (arena, seed) = (&shard.arena, shard.hash_seed);
                 shard.index.insert(self.hash, handle, |handle| hash_of(seed, Record(arena.get(handle)).key()));
+                shard.ordered.insert(self.key, handle, |handle| Record(arena.get(handle)).key());
             }
             Some(old) if old != handle => {
                 shard.index.replace(self.hash, old, handle);
+                let arena = &shard.arena;
+                shard.ordered.replace(self.key, handle, |handle| Record(arena.get(handle)).key());
                 shard.arena.release(old);
             }
             Some(_) => {}

@@ -72,6 +72,11 @@ pub async fn all(door: &Door) {
     a_retry_gets_the_first_answer(door).await;
     durability_is_what_was_asked_or_more(door).await;
     odd_keys_and_values_survive(door).await;
+    batches_read_in_the_order_asked(door).await;
+    pages_come_in_order_and_go_on(door).await;
+    folders_are_folded(door).await;
+    ranges_are_counted(door).await;
+    bad_ranges_and_tokens_are_refused(door).await;
 }
 
 async fn a_put_is_read_back(door: &Door) {
@@ -282,4 +287,157 @@ async fn odd_keys_and_values_survive(door: &Door) {
         }
         door.delete(pb::DeleteRequest { key: key.to_vec().into(), ..Default::default() }).await.unwrap();
     }
+}
+
+fn range(kind: pb::key_range::Kind) -> Option<pb::KeyRange> {
+    Some(pb::KeyRange { kind: Some(kind) })
+}
+
+fn prefix(prefix: &str) -> Option<pb::KeyRange> {
+    range(pb::key_range::Kind::Prefix(prefix.to_owned().into()))
+}
+
+async fn batches_read_in_the_order_asked(door: &Door) {
+    use pb::read_result::Kind;
+    door.put(put("batch/b", "2")).await.unwrap();
+    let last = door.put(put("batch/a", "1")).await.unwrap();
+    let keys = ["batch/b", "batch/none", "batch/a", "batch/b"].map(|key| key.to_owned().into()).to_vec();
+    let found = door.batch_get(pb::BatchGetRequest { keys, metadata_only: false }).await.unwrap();
+    assert!(found.store_revision >= revision(&last.result));
+    let values = found.results.iter().map(|result| match result.kind.as_ref().unwrap() {
+        Kind::Entry(entry) => Some(entry.value.to_vec()),
+        Kind::Absent(_) => None,
+        Kind::Unprocessed(_) => panic!("small enough for one answer"),
+    });
+    assert!(values.eq([Some(b"2".to_vec()), None, Some(b"1".to_vec()), Some(b"2".to_vec())]));
+    assert!(door.batch_get(pb::BatchGetRequest::default()).await.unwrap().results.is_empty());
+    let many = vec!["batch/a".to_owned().into(); 1_001];
+    assert_eq!(
+        reason(door.batch_get(pb::BatchGetRequest { keys: many, metadata_only: true }).await),
+        "BATCH_TOO_LARGE"
+    );
+    let empty = pb::BatchGetRequest { keys: vec![bytes::Bytes::new()], metadata_only: false };
+    assert_eq!(reason(door.batch_get(empty).await), "KEY_EMPTY");
+    for number in 0..6 {
+        door.put(put(&format!("batch/large-{number}"), &"v".repeat(1 << 20))).await.unwrap();
+    }
+    let keys: Vec<_> = (0..6).map(|number| format!("batch/large-{number}").into()).collect();
+    let found = door.batch_get(pb::BatchGetRequest { keys, metadata_only: false }).await.unwrap();
+    let unprocessed = |result: &&pb::ReadResult| matches!(result.kind, Some(Kind::Unprocessed(true)));
+    assert_eq!(found.results.iter().filter(unprocessed).count(), 3, "an answer stays below 4 MiB");
+    let page = door.list(pb::ListRequest { range: prefix("batch/large"), ..Default::default() }).await.unwrap();
+    assert!(page.entries.len() == 3 && !page.next_page_token.is_empty());
+}
+
+/// All keys of a query, page by page.
+async fn pages(door: &Door, request: pb::ListRequest) -> (Vec<String>, Vec<String>) {
+    let text = |bytes: &bytes::Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let (mut keys, mut folded) = (Vec::new(), Vec::new());
+    let mut page_token = bytes::Bytes::new();
+    loop {
+        let page = door.list(pb::ListRequest { page_token, ..request.clone() }).await.unwrap();
+        let found = page.entries.len() + page.common_prefixes.len();
+        assert!(found <= request.page_size as usize);
+        keys.extend(page.entries.iter().map(|entry| text(&entry.key)));
+        folded.extend(page.common_prefixes.iter().map(text));
+        if page.next_page_token.is_empty() {
+            return (keys, folded);
+        }
+        assert_eq!(found, request.page_size as usize, "a page with a next one is full");
+        page_token = page.next_page_token;
+    }
+}
+
+async fn pages_come_in_order_and_go_on(door: &Door) {
+    let mut expected: Vec<_> = (0..57).map(|number| format!("page/{number}")).collect();
+    for key in &expected {
+        door.put(put(key, key)).await.unwrap();
+    }
+    door.put(put("page", "before")).await.unwrap();
+    door.put(put("page0", "behind")).await.unwrap();
+    door.put(pb::PutRequest { expiry: expires(ttl_ms(1)), ..put("page/expired", "x") }).await.unwrap();
+    eventually("it expires", async || door.get(b"page/expired").await.err()).await;
+    expected.sort();
+    for page_size in [1, 7, 57, 100] {
+        let request = pb::ListRequest { range: prefix("page/"), page_size, ..Default::default() };
+        assert_eq!(pages(door, request.clone()).await, (expected.clone(), vec![]));
+        let (mut backward, _) = pages(door, pb::ListRequest { descending: true, ..request }).await;
+        backward.reverse();
+        assert_eq!(backward, expected);
+    }
+    let after = pb::ListRequest {
+        range: prefix("page/"),
+        page_size: 10,
+        start_after: "page/50".into(),
+        keys_only: true,
+        ..Default::default()
+    };
+    let page = door.list(after).await.unwrap();
+    assert_eq!(page.entries[0].key, "page/51");
+    assert!(page.entries.iter().all(|entry| entry.value.is_empty() && entry.version == 1));
+    let span = pb::Span { start: "page/3".into(), end: "page/31".into() };
+    let request =
+        pb::ListRequest { range: range(pb::key_range::Kind::Span(span)), page_size: 50, ..Default::default() };
+    assert_eq!(pages(door, request).await.0, ["page/3", "page/30"]);
+    let one = range(pb::key_range::Kind::Key("page".into()));
+    assert_eq!(pages(door, pb::ListRequest { range: one, page_size: 5, ..Default::default() }).await.0, ["page"]);
+}
+
+async fn folders_are_folded(door: &Door) {
+    for key in ["dir/a", "dir/b/1", "dir/b/2", "dir/b/c/3", "dir/c", "dir/d/", "dir/e/4", "dirx"] {
+        door.put(put(key, key)).await.unwrap();
+    }
+    for page_size in [1, 2, 10] {
+        for descending in [false, true] {
+            let delimiter = "/".into();
+            let request =
+                pb::ListRequest { range: prefix("dir/"), page_size, delimiter, descending, ..Default::default() };
+            let (mut keys, mut folded) = pages(door, request).await;
+            if descending {
+                keys.reverse();
+                folded.reverse();
+            }
+            assert_eq!(keys, ["dir/a", "dir/c"]);
+            assert_eq!(folded, ["dir/b/", "dir/d/", "dir/e/"]);
+        }
+    }
+}
+
+async fn ranges_are_counted(door: &Door) {
+    let count = async |range| door.count(pb::CountRequest { range }).await.unwrap().count;
+    let before = count(range(pb::key_range::Kind::All(true))).await;
+    for number in 0..20 {
+        door.put(put(&format!("count/{number:02}"), "x")).await.unwrap();
+    }
+    assert_eq!(count(prefix("count/")).await, 20);
+    assert_eq!(count(prefix("")).await, before + 20);
+    let span = pb::Span { start: "count/05".into(), end: "count/10".into() };
+    assert_eq!(count(range(pb::key_range::Kind::Span(span))).await, 5);
+    assert_eq!(count(range(pb::key_range::Kind::Key("count/05".into()))).await, 1);
+    door.put(pb::PutRequest { expiry: expires(ttl_ms(1)), ..put("count/00", "x") }).await.unwrap();
+    eventually("it expires", async || door.get(b"count/00").await.err()).await;
+    assert_eq!(count(prefix("count/")).await, 19, "what is expired does not count");
+    door.delete(delete("count/01")).await.unwrap();
+    assert_eq!(count(prefix("count/")).await, 18);
+}
+
+async fn bad_ranges_and_tokens_are_refused(door: &Door) {
+    let list = async |request| reason(door.list(request).await);
+    assert_eq!(list(pb::ListRequest::default()).await, "INVALID_FIELD");
+    assert_eq!(reason(door.count(pb::CountRequest::default()).await), "INVALID_FIELD");
+    let negative = pb::ListRequest { range: prefix("x"), page_size: -1, ..Default::default() };
+    assert_eq!(list(negative).await, "INVALID_FIELD");
+    let backwards = pb::Span { start: "b".into(), end: "a".into() };
+    let request = pb::ListRequest { range: range(pb::key_range::Kind::Span(backwards)), ..Default::default() };
+    assert_eq!(list(request).await, "INVALID_FIELD");
+    let first = pb::ListRequest { range: prefix("page/"), page_size: 2, ..Default::default() };
+    let page_token = door.list(first.clone()).await.unwrap().next_page_token;
+    let other = pb::ListRequest { range: prefix("dir/"), page_token: page_token.clone(), ..first.clone() };
+    assert_eq!(list(other).await, "PAGE_TOKEN_INVALID");
+    let turned = pb::ListRequest { descending: true, page_token: page_token.clone(), ..first.clone() };
+    assert_eq!(list(turned).await, "PAGE_TOKEN_INVALID");
+    let garbage = pb::ListRequest { page_token: "garbage!!".into(), ..first.clone() };
+    assert_eq!(list(garbage).await, "PAGE_TOKEN_INVALID");
+    let larger = pb::ListRequest { page_size: 50, page_token, ..first };
+    assert_eq!(door.list(larger).await.unwrap().entries.len(), 50, "another size is the same query");
 }

@@ -93,6 +93,97 @@ impl Door {
         }
     }
 
+    pub async fn batch_get(&self, request: pb::BatchGetRequest) -> Answered<pb::BatchGetResponse> {
+        match self {
+            Self::Service(service) => service.batch_get(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().batch_get(request).await),
+            Self::Rest { client, base } => {
+                use base64::prelude::*;
+                let keys: Vec<_> = request.keys.iter().map(|key| BASE64_STANDARD.encode(key)).collect();
+                let body = serde_json::json!({"keys_base64": keys, "metadata_only": request.metadata_only}).to_string();
+                let url = format!("{base}/v1/kv:batchGet?encoding=base64");
+                let answer = support::send(client, "POST", &url, &[], body.as_bytes()).await;
+                if answer.status != 200 {
+                    return Err(from_problem(&answer));
+                }
+                let json = answer.json();
+                let results = json["results"].as_array().unwrap().iter().map(|result| {
+                    use pb::read_result::Kind;
+                    let kind = match (&result["entry"], result["absent"] == true) {
+                        (serde_json::Value::Null, true) => Kind::Absent(true),
+                        (serde_json::Value::Null, false) => Kind::Unprocessed(result["unprocessed"] == true),
+                        (entry, _) => Kind::Entry(entry_from_json(entry)),
+                    };
+                    pb::ReadResult { kind: Some(kind) }
+                });
+                Ok(pb::BatchGetResponse {
+                    results: results.collect(),
+                    store_revision: json["store_revision"].as_u64().unwrap(),
+                })
+            }
+        }
+    }
+
+    pub async fn list(&self, request: pb::ListRequest) -> Answered<pb::ListResponse> {
+        match self {
+            Self::Service(service) => service.list(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().list(request).await),
+            Self::Rest { client, base } => {
+                use base64::prelude::*;
+                let mut query = range_query(request.range.as_ref());
+                query.push(format!("page_size={}", request.page_size));
+                query.push("encoding=base64".into());
+                if !request.page_token.is_empty() {
+                    query.push(format!("page_token={}", BASE64_URL_SAFE_NO_PAD.encode(&request.page_token)));
+                }
+                for (name, bytes) in [("start_after", &request.start_after), ("delimiter", &request.delimiter)] {
+                    if !bytes.is_empty() {
+                        query.push(format!("{name}={}", support::escape(bytes)));
+                    }
+                }
+                query.push(format!("descending={}", request.descending));
+                query.push(format!("keys_only={}", request.keys_only));
+                let answer = support::send(client, "GET", &format!("{base}/v1/kv?{}", query.join("&")), &[], b"").await;
+                if answer.status != 200 {
+                    return Err(from_problem(&answer));
+                }
+                let json = answer.json();
+                let token = json["next_page_token"].as_str().unwrap_or_default();
+                let link = answer.header("link").unwrap_or_default();
+                assert_eq!(link.ends_with(&format!("page_token={token}>; rel=\"next\"")), !token.is_empty(), "{link}");
+                let prefixes = json["common_prefixes"].as_array().cloned().unwrap_or_default();
+                Ok(pb::ListResponse {
+                    entries: json["entries"].as_array().unwrap().iter().map(entry_from_json).collect(),
+                    common_prefixes: prefixes
+                        .iter()
+                        .map(|prefix| BASE64_STANDARD.decode(prefix["prefix_base64"].as_str().unwrap()).unwrap().into())
+                        .collect(),
+                    next_page_token: BASE64_URL_SAFE_NO_PAD.decode(token).unwrap().into(),
+                    store_revision: json["store_revision"].as_u64().unwrap(),
+                })
+            }
+        }
+    }
+
+    pub async fn count(&self, request: pb::CountRequest) -> Answered<pb::CountResponse> {
+        match self {
+            Self::Service(service) => service.count(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().count(request).await),
+            Self::Rest { client, base } => {
+                let query = range_query(request.range.as_ref()).join("&");
+                let answer = support::send(client, "GET", &format!("{base}/v1/kv:count?{query}"), &[], b"").await;
+                if answer.status != 200 {
+                    return Err(from_problem(&answer));
+                }
+                let json = answer.json();
+                Ok(pb::CountResponse {
+                    count: json["count"].as_u64().unwrap(),
+                    store_revision: json["store_revision"].as_u64().unwrap(),
+                })
+            }
+        }
+    }
+
     pub async fn put(&self, request: pb::PutRequest) -> Answered<pb::PutResponse> {
         match self {
             Self::Service(service) => service.put(&call(), request).await.map_err(from_error),
@@ -181,6 +272,19 @@ impl Door {
                 })
             }
         }
+    }
+}
+
+fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {
+    use pb::key_range::Kind;
+    match range.and_then(|range| range.kind.as_ref()) {
+        None => Vec::new(),
+        Some(Kind::Prefix(prefix)) => vec![format!("prefix={}", support::escape(prefix))],
+        Some(Kind::Span(span)) => {
+            vec![format!("start={}", support::escape(&span.start)), format!("end={}", support::escape(&span.end))]
+        }
+        Some(Kind::Key(key)) => vec![format!("key={}", support::escape(key))],
+        Some(Kind::All(all)) => vec![format!("all={all}")],
     }
 }
 
@@ -283,6 +387,8 @@ fn entry_from_json(json: &serde_json::Value) -> pb::Entry {
     use base64::prelude::*;
     let bytes = |name: &str| match &json[format!("{name}_base64")] {
         serde_json::Value::String(text) => Bytes::from(BASE64_STANDARD.decode(text).unwrap()),
+        // Without values, as asked.
+        _ if name == "value" && json.get(name).is_none() => Bytes::new(),
         _ => Bytes::from(json[name].as_str().unwrap_or_else(|| panic!("no {name} in {json}")).to_owned()),
     };
     let time = |name: &str| {

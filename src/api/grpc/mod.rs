@@ -68,6 +68,21 @@ impl KvService for Kv {
         self.service.get(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
+    async fn batch_get(&self, request: Request<pb::BatchGetRequest>) -> Result<Response<pb::BatchGetResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.batch_get(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn list(&self, request: Request<pb::ListRequest>) -> Result<Response<pb::ListResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.list(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn count(&self, request: Request<pb::CountRequest>) -> Result<Response<pb::CountResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.count(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let call = call_of(&request)?;
         self.service.put(&call, request.into_inner()).await.map(Response::new).map_err(to_status)

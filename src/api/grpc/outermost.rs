@@ -45,6 +45,9 @@ fn method_of(path: &str) -> Method {
     let kv = |label, operation| Method { label, operation: Some(operation), timed: true };
     match path {
         "/tandem.v1.KvService/Get" => kv("tandem.v1.KvService/Get", Operation::Get),
+        "/tandem.v1.KvService/BatchGet" => kv("tandem.v1.KvService/BatchGet", Operation::BatchGet),
+        "/tandem.v1.KvService/List" => kv("tandem.v1.KvService/List", Operation::List),
+        "/tandem.v1.KvService/Count" => kv("tandem.v1.KvService/Count", Operation::Count),
         "/tandem.v1.KvService/Put" => kv("tandem.v1.KvService/Put", Operation::Put),
         "/tandem.v1.KvService/Delete" => kv("tandem.v1.KvService/Delete", Operation::Delete),
         "/tandem.v1.KvService/Increment" => kv("tandem.v1.KvService/Increment", Operation::Increment),

@@ -17,26 +17,59 @@ use crate::{
 /// Of a body that is too large, so much is read before the connection is closed under its sender.
 const DRAIN_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 
-/// Reads a value: bounded in size, before and while it arrives, and in time. `share` is to live until the answer.
-pub async fn read_value(headers: &HeaderMap, body: Body, limits: &Limits, share: &Share) -> Result<Bytes> {
-    let known_too_large = content_length(headers).is_some_and(|length| length > limits.value_bytes as u64);
+/// How large a body may be, and what it is when it is larger.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound<'limits> {
+    bytes: usize,
+    reason: Reason,
+    limits: &'limits Limits,
+}
+
+impl<'limits> Bound<'limits> {
+    /// The body is a value.
+    pub fn value(limits: &'limits Limits) -> Self {
+        Self { bytes: limits.value_bytes, reason: Reason::ValueTooLarge, limits }
+    }
+
+    /// The body is a request.
+    pub fn request(limits: &'limits Limits) -> Self {
+        Self { bytes: limits.request_bytes, reason: Reason::RequestTooLarge, limits }
+    }
+
+    fn passed(&self) -> Error {
+        let (what, remedy) = match self.reason {
+            Reason::ValueTooLarge => ("value", "split it over several keys, or raise limits.value_bytes"),
+            _ => ("request", "send less at once, or raise limits.request_bytes"),
+        };
+        let text = format!("the {what} is larger than the limit of {} bytes: {remedy}", self.bytes);
+        Error::new(self.reason, text).with(|details| {
+            details.limit = Some(self.bytes as u64);
+            details.field = Some(what.into());
+        })
+    }
+}
+
+/// Reads a body: bounded in size, before and while it arrives, and in time. `share` is to live until the answer.
+pub async fn read(headers: &HeaderMap, body: Body, bound: Bound<'_>, share: &Share) -> Result<Bytes> {
+    let known_too_large = content_length(headers).is_some_and(|length| length > bound.bytes as u64);
     if known_too_large && headers.contains_key(EXPECT) {
         // The client asked first and has sent nothing yet.
-        return Err(too_large(limits));
+        return Err(bound.passed());
     }
-    match tokio::time::timeout(limits.body_timeout, collect(body, limits, share)).await {
-        Ok(value) => value,
+    let timeout = bound.limits.body_timeout;
+    match tokio::time::timeout(timeout, collect(body, bound, share)).await {
+        Ok(body) => body,
         Err(_) => {
             let text = format!(
                 "the request's body did not arrive within {} ms: send it at once, or check the network",
-                limits.body_timeout.as_millis()
+                timeout.as_millis()
             );
             Err(Error::new(Reason::BodyTimeout, text))
         }
     }
 }
 
-async fn collect(mut body: Body, limits: &Limits, share: &Share) -> Result<Bytes> {
+async fn collect(mut body: Body, bound: Bound<'_>, share: &Share) -> Result<Bytes> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     let mut read_bytes = 0;
@@ -44,12 +77,12 @@ async fn collect(mut body: Body, limits: &Limits, share: &Share) -> Result<Bytes
         let frame = frame.map_err(|_| Error::malformed("body", "the request's body broke off: send it again"))?;
         let Ok(data) = frame.into_data() else { continue };
         read_bytes += data.len();
-        if read_bytes > limits.value_bytes {
+        if read_bytes > bound.bytes {
             // Read on a while without keeping anything: most clients look for the answer only once they have sent it
             // all, and a connection closed under them would lose it.
             (first, all) = (Bytes::new(), BytesMut::new());
             if read_bytes > DRAIN_BYTES_MAX {
-                return Err(too_large(limits));
+                return Err(bound.passed());
             }
             continue;
         }
@@ -64,21 +97,10 @@ async fn collect(mut body: Body, limits: &Limits, share: &Share) -> Result<Bytes
             all.extend_from_slice(&data);
         }
     }
-    if read_bytes > limits.value_bytes {
-        return Err(too_large(limits));
+    if read_bytes > bound.bytes {
+        return Err(bound.passed());
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
-}
-
-fn too_large(limits: &Limits) -> Error {
-    let text = format!(
-        "the value is larger than the limit of {} bytes: split it over several keys, or raise limits.value_bytes",
-        limits.value_bytes
-    );
-    Error::new(Reason::ValueTooLarge, text).with(|details| {
-        details.limit = Some(limits.value_bytes as u64);
-        details.field = Some("value".into());
-    })
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

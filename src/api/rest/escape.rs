@@ -42,7 +42,8 @@ pub fn key_of(raw: &str) -> Result<Bytes> {
     if key.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b"..") {
         return Err(Error::invalid_field(
             "key",
-            "a key with a segment `.` or `..` cannot be named by a path, since clients and proxies rewrite those: use gRPC",
+            "a key with a segment `.` or `..` cannot be named by a path, since clients and proxies rewrite those: read it by \
+             POST /v1/kv:batchGet, write it over gRPC",
         ));
     }
     Ok(Bytes::copy_from_slice(&key))

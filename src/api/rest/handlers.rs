@@ -19,7 +19,8 @@ use http::{
 
 use super::{
     conditions::{self, strong_tag, tags, weak_tag},
-    content, escape, json,
+    content::{self, Bound},
+    escape, json,
     problem::{self, KV_REPLAYED, KV_STORE_REVISION},
     query::Query,
 };
@@ -52,11 +53,11 @@ pub struct Held;
 /// `/v1/kv/{key…}`.
 pub async fn kv(State(service): State<Service>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let operation = match parts.method {
-        Method::GET | Method::HEAD => Operation::Get,
-        Method::PUT => Operation::Put,
-        Method::PATCH => Operation::Touch,
-        Method::DELETE => Operation::Delete,
+    let (operation, answer) = match parts.method {
+        Method::GET | Method::HEAD => (Operation::Get, get(&service, &parts).await),
+        Method::PUT => (Operation::Put, put(&service, &parts, body).await),
+        Method::PATCH => (Operation::Touch, touch(&service, &parts).await),
+        Method::DELETE => (Operation::Delete, delete(&service, &parts).await),
         _ => {
             // Without a key there is nothing to say about methods.
             return match key(&parts, KV_PREFIX) {
@@ -67,12 +68,6 @@ pub async fn kv(State(service): State<Service>, request: Request) -> Response {
                 ),
             };
         }
-    };
-    let answer = match operation {
-        Operation::Get => get(&service, &parts).await,
-        Operation::Put => put(&service, &parts, body).await,
-        Operation::Touch => touch(&service, &parts).await,
-        Operation::Delete | Operation::Increment => delete(&service, &parts).await,
     };
     finish(&service, operation, answer)
 }
@@ -92,12 +87,12 @@ pub async fn counters(State(service): State<Service>, request: Request) -> Respo
 
 /// Any other path.
 pub async fn nowhere() -> Response {
-    let text = "no such path: keys are under /v1/kv/, counters under /v1/counters/";
+    let text = "no such path: keys are under /v1/kv/, counters under /v1/counters/, pages of keys at /v1/kv";
     problem::to_response(&Error::new(Reason::RouteNotFound, text))
 }
 
 /// An error of the door itself, or one that the service has counted already.
-enum Failure {
+pub(super) enum Failure {
     Door(Error),
     Service(Error),
 }
@@ -109,7 +104,7 @@ impl From<Error> for Failure {
     }
 }
 
-fn finish(service: &Service, operation: Operation, answer: Result<Response, Failure>) -> Response {
+pub(super) fn finish(service: &Service, operation: Operation, answer: Result<Response, Failure>) -> Response {
     match answer {
         Ok(response) => response,
         Err(Failure::Service(error)) => problem::to_response(&error),
@@ -121,7 +116,7 @@ fn key(parts: &Parts, prefix: &str) -> Result<Bytes> {
     escape::key_of(parts.uri.path().strip_prefix(prefix).unwrap_or_default())
 }
 
-fn call(service: &Service) -> Call {
+pub(super) fn call(service: &Service) -> Call {
     Call { protocol: Protocol::Http, deadline: Instant::now() + service.limits().request_timeout }
 }
 
@@ -232,7 +227,7 @@ fn raw_value_headers(headers: &mut HeaderMap, content_type: &str) {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
 }
 
-fn answer(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response {
+pub(super) fn answer(status: StatusCode, headers: HeaderMap, body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -253,7 +248,7 @@ async fn put(service: &Service, parts: &Parts, body: Body) -> Result<Response, F
         conditions: conditions::of_write(&parts.headers, query.number("if_version")?)?,
         return_previous: query.flag("return_previous")?,
         options: Some(options(parts, &query)?),
-        value: content::read_value(&parts.headers, body, service.limits(), &share).await?,
+        value: content::read(&parts.headers, body, Bound::value(service.limits()), &share).await?,
     };
     let done = service.put(&call(service), request).await.map_err(Failure::Service)?;
     let status = if done.created { StatusCode::CREATED } else { StatusCode::OK };

@@ -10,7 +10,7 @@ const _: () = assert!(REVISION_MAX <= 1 << 53);
 
 /// The JSON of an entry.
 #[derive(Debug, Serialize)]
-struct EntryJson<'entry> {
+pub struct EntryJson<'entry> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<&'entry str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,31 +30,40 @@ struct EntryJson<'entry> {
 }
 
 /// Either as text or as base64.
-fn text_or_base64(bytes: &[u8], force_base64: bool) -> (Option<&str>, Option<String>) {
+pub fn text_or_base64(bytes: &[u8], force_base64: bool) -> (Option<&str>, Option<String>) {
     match std::str::from_utf8(bytes) {
         Ok(text) if !force_base64 => (Some(text), None),
         _ => (None, Some(BASE64_STANDARD.encode(bytes))),
     }
 }
 
-/// The JSON of an entry; `force_base64` for keys and values that are text as well.
+impl<'entry> EntryJson<'entry> {
+    /// The JSON of an entry, with its value or without; `force_base64` for keys and values that are text as well.
+    pub fn new(entry: &'entry pb::Entry, with_value: bool, force_base64: bool) -> Self {
+        let (key, key_base64) = text_or_base64(&entry.key, force_base64);
+        let (value, value_base64) = match with_value {
+            true => text_or_base64(&entry.value, force_base64),
+            false => (None, None),
+        };
+        Self {
+            key,
+            key_base64,
+            value,
+            value_base64,
+            revision: entry.revision,
+            create_revision: entry.create_revision,
+            version: entry.version,
+            expire_time: entry.expire_time.as_ref().and_then(time),
+            update_time: entry.update_time.as_ref().and_then(time),
+            content_type: &entry.content_type,
+        }
+    }
+}
+
+/// The JSON of an entry.
 pub fn entry(entry: &pb::Entry, force_base64: bool) -> Vec<u8> {
-    let (key, key_base64) = text_or_base64(&entry.key, force_base64);
-    let (value, value_base64) = text_or_base64(&entry.value, force_base64);
-    let json = EntryJson {
-        key,
-        key_base64,
-        value,
-        value_base64,
-        revision: entry.revision,
-        create_revision: entry.create_revision,
-        version: entry.version,
-        expire_time: entry.expire_time.as_ref().and_then(time),
-        update_time: entry.update_time.as_ref().and_then(time),
-        content_type: &entry.content_type,
-    };
     // Strings and numbers always serialise.
-    serde_json::to_vec(&json).unwrap_or_default()
+    serde_json::to_vec(&EntryJson::new(entry, true, force_base64)).unwrap_or_default()
 }
 
 /// RFC 3339 in UTC with milliseconds.

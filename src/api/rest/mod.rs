@@ -1,5 +1,6 @@
 //! The REST door: keys and counters as resources, so that curl feels natural.
 
+mod collection;
 mod conditions;
 mod content;
 mod escape;
@@ -38,6 +39,9 @@ impl Door {
             // Every method: the handlers refuse with their reason those they do not take.
             .route("/v1/kv/", any(handlers::kv))
             .route("/v1/kv/{*key}", any(handlers::kv))
+            .route("/v1/kv", any(collection::list))
+            .route("/v1/kv:count", any(collection::count))
+            .route("/v1/kv:batchGet", any(collection::batch_get))
             .route("/v1/counters/", any(handlers::counters))
             .route("/v1/counters/{*key}", any(handlers::counters))
             .fallback(handlers::nowhere)
@@ -94,7 +98,7 @@ fn route_of(path: &str) -> Option<&'static str> {
     } else if path.starts_with(COUNTERS_PREFIX) {
         Some("/v1/counters/{key}")
     } else {
-        None
+        collection::ROUTES.into_iter().find(|route| *route == path)
     }
 }
 

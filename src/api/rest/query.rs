@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use bytes::Bytes;
+
 use super::escape::decode;
 use crate::{
     error::{Error, Result},
@@ -51,6 +53,34 @@ impl<'uri> Query<'uri> {
                 Err(_) => Err(Error::malformed(name, format!("`{name}` is not text"))),
             },
             Some((_, None)) => Err(Error::malformed(name, format!("`{name}` needs a value: {name}=…"))),
+        }
+    }
+
+    /// The parameter's bytes.
+    pub fn bytes(&self, name: &'static str) -> Result<Option<Bytes>> {
+        match self.0.iter().find(|(found, _)| *found == name) {
+            None => Ok(None),
+            Some((_, Some(value))) => Ok(Some(Bytes::copy_from_slice(value))),
+            Some((_, None)) => Err(Error::malformed(name, format!("`{name}` needs a value: {name}=…"))),
+        }
+    }
+
+    /// `prefix` | `start` and `end` | `key` | `all`: exactly one of them.
+    pub fn range(&self) -> Result<pb::KeyRange> {
+        use pb::key_range::Kind;
+        let (start, end) = (self.bytes("start")?, self.bytes("end")?);
+        let span = (start.is_some() || end.is_some())
+            .then(|| pb::Span { start: start.unwrap_or_default(), end: end.unwrap_or_default() });
+        let kinds = [
+            self.bytes("prefix")?.map(Kind::Prefix),
+            span.map(Kind::Span),
+            self.bytes("key")?.map(Kind::Key),
+            self.flag("all")?.then_some(Kind::All(true)),
+        ];
+        let mut kinds = kinds.into_iter().flatten();
+        match (kinds.next(), kinds.next()) {
+            (Some(kind), None) => Ok(pb::KeyRange { kind: Some(kind) }),
+            _ => Err(Error::invalid_field("range", "send one of prefix, start and end, key, or all")),
         }
     }
 

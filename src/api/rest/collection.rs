@@ -1,0 +1,240 @@
+//! Many keys at once: pages, counts and batches, as JSON for people.
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, LINK},
+    request::Parts,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    content::{self, Bound},
+    handlers::{Failure, answer, call, finish},
+    json::{EntryJson, text_or_base64},
+    problem::{self, KV_STORE_REVISION},
+    query::Query,
+};
+use crate::{
+    error::{Error, Result},
+    metrics::Operation,
+    pb::{self, read_result::Kind},
+    service::Service,
+};
+
+/// The routes here, which are paths as they stand.
+pub const ROUTES: [&str; 3] = ["/v1/kv", "/v1/kv:count", "/v1/kv:batchGet"];
+
+/// `GET /v1/kv?prefix=…`.
+pub async fn list(State(service): State<Service>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return problem::method_not_allowed(
+            "GET, HEAD",
+            "a range takes GET: keys are written one by one under /v1/kv/",
+        );
+    }
+    let answer = list_page(&service, &parts).await;
+    finish(&service, Operation::List, answer)
+}
+
+/// `GET /v1/kv:count?prefix=…`.
+pub async fn count(State(service): State<Service>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return problem::method_not_allowed("GET, HEAD", "counting takes GET, with the range in the query");
+    }
+    let answer = count_range(&service, &parts).await;
+    finish(&service, Operation::Count, answer)
+}
+
+/// `POST /v1/kv:batchGet`.
+pub async fn batch_get(State(service): State<Service>, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return problem::method_not_allowed("POST", "a batch takes POST, with the keys as JSON in the body");
+    }
+    let answer = read_batch(&service, request).await;
+    finish(&service, Operation::BatchGet, answer)
+}
+
+#[derive(Debug, Serialize)]
+struct PageJson<'page> {
+    entries: Vec<EntryJson<'page>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    common_prefixes: Vec<PrefixJson<'page>>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    next_page_token: String,
+    store_revision: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PrefixJson<'page> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<&'page str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix_base64: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CountJson {
+    count: u64,
+    store_revision: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ReadJson<'batch> {
+    Entry(EntryJson<'batch>),
+    Absent(bool),
+    Unprocessed(bool),
+}
+
+#[derive(Debug, Serialize)]
+struct BatchJson<'batch> {
+    results: Vec<ReadJson<'batch>>,
+    store_revision: u64,
+}
+
+/// The body of a batch: exactly one of `keys` and `keys_base64`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BatchBody {
+    keys: Option<Vec<String>>,
+    keys_base64: Option<Vec<String>>,
+    metadata_only: bool,
+}
+
+async fn list_page(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let known = [
+        "prefix",
+        "start",
+        "end",
+        "key",
+        "all",
+        "page_size",
+        "page_token",
+        "start_after",
+        "delimiter",
+        "descending",
+        "keys_only",
+        "encoding",
+    ];
+    let query = Query::parse(parts.uri.query(), &known)?;
+    let force_base64 = force_base64(&query)?;
+    let page_token = match query.text("page_token")? {
+        None => Bytes::new(),
+        Some(text) => BASE64_URL_SAFE_NO_PAD.decode(text).map(Bytes::from).map_err(|_| {
+            Error::malformed("page_token", "`page_token` is not base64url: send it as the page before gave it")
+        })?,
+    };
+    let request = pb::ListRequest {
+        range: Some(query.range()?),
+        page_size: query.number("page_size")?.unwrap_or(0),
+        page_token,
+        start_after: query.bytes("start_after")?.unwrap_or_default(),
+        delimiter: query.bytes("delimiter")?.unwrap_or_default(),
+        descending: query.flag("descending")?,
+        keys_only: query.flag("keys_only")?,
+    };
+    let with_value = !request.keys_only;
+    let page = service.list(&call(service), request).await.map_err(Failure::Service)?;
+    let next_page_token = BASE64_URL_SAFE_NO_PAD.encode(&page.next_page_token);
+    let mut headers = json_headers(page.store_revision);
+    if !next_page_token.is_empty() {
+        headers.extend(next_link(parts, &next_page_token).map(|link| (LINK, link)));
+    }
+    let prefixes = page.common_prefixes.iter().map(|prefix| {
+        let (prefix, prefix_base64) = text_or_base64(prefix, force_base64);
+        PrefixJson { prefix, prefix_base64 }
+    });
+    let json = PageJson {
+        entries: page.entries.iter().map(|entry| EntryJson::new(entry, with_value, force_base64)).collect(),
+        common_prefixes: prefixes.collect(),
+        next_page_token,
+        store_revision: page.store_revision,
+    };
+    Ok(answer(StatusCode::OK, headers, to_json(&json)))
+}
+
+/// The same query with another token.
+fn next_link(parts: &Parts, next_page_token: &str) -> Option<HeaderValue> {
+    let kept = parts.uri.query().unwrap_or_default().split('&').filter(|part| !part.starts_with("page_token="));
+    let query: Vec<_> = kept.filter(|part| !part.is_empty()).collect();
+    let link = format!("<{}?{}&page_token={next_page_token}>; rel=\"next\"", parts.uri.path(), query.join("&"));
+    HeaderValue::try_from(link).ok()
+}
+
+async fn count_range(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let query = Query::parse(parts.uri.query(), &["prefix", "start", "end", "key", "all"])?;
+    let request = pb::CountRequest { range: Some(query.range()?) };
+    let counted = service.count(&call(service), request).await.map_err(Failure::Service)?;
+    let json = CountJson { count: counted.count, store_revision: counted.store_revision };
+    Ok(answer(StatusCode::OK, json_headers(counted.store_revision), to_json(&json)))
+}
+
+async fn read_batch(service: &Service, request: Request) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let query = Query::parse(parts.uri.query(), &["encoding"])?;
+    let force_base64 = force_base64(&query)?;
+    let share = service.body_share();
+    let body = content::read(&parts.headers, body, Bound::request(service.limits()), &share).await?;
+    let batch: BatchBody = serde_json::from_slice(&body).map_err(bad_json)?;
+    let keys = match (batch.keys, batch.keys_base64) {
+        (Some(keys), None) => keys.into_iter().map(Bytes::from).collect(),
+        (None, Some(keys)) => decode_keys(&keys)?,
+        _ => return Err(Error::invalid_field("keys", "send exactly one of `keys` and `keys_base64`").into()),
+    };
+    let request = pb::BatchGetRequest { keys, metadata_only: batch.metadata_only };
+    let with_value = !request.metadata_only;
+    let found = service.batch_get(&call(service), request).await.map_err(Failure::Service)?;
+    let results = found.results.iter().map(|result| match &result.kind {
+        Some(Kind::Entry(entry)) => ReadJson::Entry(EntryJson::new(entry, with_value, force_base64)),
+        Some(Kind::Absent(_)) => ReadJson::Absent(true),
+        Some(Kind::Unprocessed(_)) | None => ReadJson::Unprocessed(true),
+    });
+    let json = BatchJson { results: results.collect(), store_revision: found.store_revision };
+    Ok(answer(StatusCode::OK, json_headers(found.store_revision), to_json(&json)))
+}
+
+fn decode_keys(keys: &[String]) -> Result<Vec<Bytes>> {
+    let decode = |key: &String| BASE64_STANDARD.decode(key).map(Bytes::from);
+    let malformed = |_| Error::malformed("keys_base64", "a key is not base64");
+    keys.iter().map(|key| decode(key).map_err(malformed)).collect()
+}
+
+fn force_base64(query: &Query<'_>) -> Result<bool> {
+    match query.text("encoding")? {
+        None => Ok(false),
+        Some("base64") => Ok(true),
+        Some(_) => Err(Error::invalid_field("encoding", "`encoding` is base64")),
+    }
+}
+
+fn bad_json(error: serde_json::Error) -> Error {
+    // Where it is, not what: the text is the client's.
+    let place = format!("line {} column {}", error.line(), error.column());
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            Error::invalid_field("body", format!("the JSON has a field that is unknown or of another type, {place}"))
+        }
+        _ => Error::malformed("body", format!("the body is not JSON, {place}")),
+    }
+}
+
+fn json_headers(store_revision: u64) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(KV_STORE_REVISION, HeaderValue::from(store_revision));
+    headers
+}
+
+fn to_json(json: &impl Serialize) -> Bytes {
+    // Strings, numbers and lists of them always serialise.
+    serde_json::to_vec(json).unwrap_or_default().into()
+}

@@ -1,0 +1,74 @@
+//! Reads of several keys. Each holds the read locks it needs together, taken in ascending order, so that it sees one state.
+
+use bytes::Bytes;
+use parking_lot::RwLockReadGuard;
+
+use super::{SHARDS, Store, hash_of, ordered::Cursor, shard::Shard};
+use crate::model::EntryRef;
+
+/// Where a walk goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// At the next key.
+    Next,
+    /// At the first key from this one on; descending: at the last one before it.
+    Jump(Bytes),
+    /// Nowhere.
+    Stop,
+}
+
+impl Store {
+    /// Visits many keys in the order given, under their shards' read locks.
+    pub fn read_many(&self, keys: &[Bytes], mut visit: impl FnMut(usize, Option<EntryRef<'_>>)) {
+        let places: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let hash = hash_of(self.hash_seed, key);
+                (hash, Self::shard_number(hash))
+            })
+            .collect();
+        let mut guards: Vec<Option<RwLockReadGuard<'_, Shard>>> = Vec::with_capacity(SHARDS);
+        for (number, shard) in self.shards.iter().enumerate() {
+            guards.push(places.iter().any(|(_, needed)| *needed == number).then(|| shard.read()));
+        }
+        for (place, (key, (hash, shard))) in keys.iter().zip(places).enumerate() {
+            visit(place, guards[shard].as_ref().and_then(|shard| shard.find(hash, key)));
+        }
+    }
+
+    /// Visits the entries of `[start, end)` in key order, under all read locks: to be kept short by `visit`.
+    pub fn walk(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        descending: bool,
+        mut visit: impl FnMut(EntryRef<'_>) -> Step,
+    ) {
+        let guards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
+        let seek = |key: Option<&[u8]>| -> Vec<_> {
+            guards.iter().map(|shard| shard.step(shard.before(key), descending)).collect()
+        };
+        // The next entry of each shard. Sixteen of them: a scan for the first one beats a heap.
+        let mut heads: Vec<Option<(EntryRef<'_>, Cursor)>> = seek(if descending { end } else { Some(start) });
+        loop {
+            let keys = heads.iter().enumerate().filter_map(|(shard, head)| head.map(|(entry, _)| (entry.key, shard)));
+            let first = if descending { keys.max() } else { keys.min() };
+            let Some((key, shard)) = first else { return };
+            if key < start || end.is_some_and(|end| key >= end) {
+                return;
+            }
+            let Some((entry, cursor)) = heads[shard] else { return };
+            match visit(entry) {
+                Step::Next => heads[shard] = guards[shard].step(cursor, descending),
+                Step::Jump(to) => heads = seek(Some(&to)),
+                Step::Stop => return,
+            }
+        }
+    }
+
+    /// How many entries lie in `[start, end)`, of those that are not past their deadline at `time_ms`.
+    pub fn count(&self, start: &[u8], end: Option<&[u8]>, time_ms: u64) -> u64 {
+        let guards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
+        guards.iter().map(|shard| shard.count(start, end, time_ms) as u64).sum()
+    }
+}
