@@ -5,8 +5,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message as _;
 
 /// Everything under `proto/` that the server speaks or stores.
-const PUBLIC: [&str; 4] =
-    ["tandem/v1/entry.proto", "tandem/v1/write.proto", "tandem/v1/kv_service.proto", "tandem/v1/error.proto"];
+const PUBLIC: [&str; 5] = [
+    "tandem/v1/entry.proto",
+    "tandem/v1/write.proto",
+    "tandem/v1/watch.proto",
+    "tandem/v1/kv_service.proto",
+    "tandem/v1/error.proto",
+];
 const STORAGE: [&str; 1] = ["tandem/storage/v1/log.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {

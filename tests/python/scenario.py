@@ -77,7 +77,7 @@ def scenario(address):
 
         put = store.Put(write_pb2.PutRequest(key=b"greeting", value=b"hello", content_type="text/plain"))
         assert put.created and put.version == 1 and put.result.durability == write_pb2.DURABILITY_FSYNCED
-        got = store.Get(kv_service_pb2.GetRequest(key=b"greeting"))
+        got = store.Get(write_pb2.GetRequest(key=b"greeting"))
         assert got.entry.value == b"hello" and got.entry.revision == put.result.revision
         assert got.store_revision >= got.entry.revision
 
@@ -108,7 +108,7 @@ def scenario(address):
         ttl.ttl.FromSeconds(3600)
         touched = store.Touch(write_pb2.TouchRequest(key=b"greeting", expiry=ttl))
         assert touched.version == 2 and touched.result.revision > swapped.result.revision
-        assert store.Get(kv_service_pb2.GetRequest(key=b"greeting")).entry.HasField("expire_time")
+        assert store.Get(write_pb2.GetRequest(key=b"greeting")).entry.HasField("expire_time")
 
         options = write_pb2.WriteOptions(request_id="retry-1")
         first = store.Put(write_pb2.PutRequest(key=b"once", value=b"1", options=options))
@@ -123,10 +123,15 @@ def scenario(address):
         removed = store.Delete(write_pb2.DeleteRequest(key=b"greeting", return_previous=True))
         assert removed.previous.value == b"bye"
         metadata = refused(
-            lambda: store.Get(kv_service_pb2.GetRequest(key=b"greeting")), "KEY_NOT_FOUND", grpc.StatusCode.NOT_FOUND
+            lambda: store.Get(write_pb2.GetRequest(key=b"greeting")), "KEY_NOT_FOUND", grpc.StatusCode.NOT_FOUND
         )
         assert int(metadata["store_revision"]) >= removed.result.revision
-        refused(lambda: store.Get(kv_service_pb2.GetRequest()), "KEY_EMPTY", grpc.StatusCode.INVALID_ARGUMENT)
+        batch = store.BatchGet(kv_service_pb2.BatchGetRequest(keys=[b"visits", b"greeting"]))
+        assert batch.results[0].entry.value == b"16" and batch.results[1].absent
+        page = store.List(kv_service_pb2.ListRequest(range=entry_pb2.KeyRange(all=True)))
+        assert [entry.key for entry in page.entries] == [b"once", b"visits"]
+        assert store.Count(kv_service_pb2.CountRequest(range=entry_pb2.KeyRange(prefix=b"v"))).count == 1
+        refused(lambda: store.Get(write_pb2.GetRequest()), "KEY_EMPTY", grpc.StatusCode.INVALID_ARGUMENT)
 
 
 def main():
