@@ -144,6 +144,54 @@ async fn the_expirer_removes_many_entries_through_the_log() {
     assert!(engine.close());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn absence_by_expiry_never_reverts_however_touches_race_with_deadlines() {
+    let disk = SimulatedFileSystem::default();
+    let engine = Arc::new(open(&disk, Box::new(clock::SystemTimeSource::default())));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let (engine, stop) = (Arc::clone(&engine), Arc::clone(&stop));
+        move || {
+            // The newest creation that was seen to be gone.
+            let (mut gone, mut last, mut expiries) = (0, 0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                match engine.get(b"k", |entry| entry.map(|entry| entry.metadata.create_revision)) {
+                    Some(created) => {
+                        assert!(created > gone, "created at {created}, and {gone} was gone already");
+                        last = created;
+                    }
+                    None if last > gone => {
+                        gone = last;
+                        expiries += 1;
+                    }
+                    None => {}
+                }
+            }
+            expiries
+        }
+    });
+    let ttl = |ms| {
+        Some(pb::Expiry { kind: Some(pb::expiry::Kind::Ttl(crate::model::duration_to_pb(Duration::from_millis(ms)))) })
+    };
+    for round in 0..60_u64 {
+        propose(&engine, put("k", Some(3)), "").await;
+        // Touches that come ever closer to the deadline, until one comes too late.
+        for touch in 0.. {
+            std::thread::sleep(Duration::from_micros(500 + (round * 37 + touch * 613) % 3_000));
+            let request = pb::TouchRequest { key: "k".into(), expiry: ttl(3), ..Default::default() };
+            let options = pb::WriteOptions { request_id: format!("{round}-{touch}"), ..Default::default() };
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let touched = engine.propose(Command::Touch(request), options, deadline).await.unwrap();
+            if touched.applied.result.is_err() {
+                break;
+            }
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(reader.join().unwrap() > 0, "the reader saw entries expire");
+    assert!(engine.close());
+}
+
 /// Records of every kind over a few keys, at rising and sometimes falling times.
 fn records() -> impl Strategy<Value = Vec<LogRecord>> {
     let key = || (0_u8..5).prop_map(|key| Bytes::from(vec![b'k', key]));
