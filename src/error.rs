@@ -48,6 +48,8 @@ pub struct Details {
     pub limit: Option<u64>,
     /// The request's field that is wrong, by its name in the schema.
     pub field: Option<Cow<'static, str>>,
+    /// Number of the operation that is at fault, among several.
+    pub operation_index: Option<u64>,
     /// For a failed write: whether it happened.
     pub outcome: Option<Outcome>,
     /// For a remembered failure: true.

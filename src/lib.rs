@@ -35,6 +35,8 @@
 //! - `app` and `telemetry` stand one layer below `cli`, which calls them, and `pb` one below `error`, whose reasons are the
 //!   schema's own enum.
 //! - The retry window spreads its ids over many small maps (`engine::window`): no insertion moves more than a few kilobytes.
+//! - A record publishes its revision before it lets its shards go (`engine::apply::Applier::published`): a reader that holds
+//!   its shards' locks tells exactly the revision that they show.
 //!
 //! # Absent on purpose
 //!

@@ -27,6 +27,10 @@ pub const PAGE_ENTRIES_MAX: usize = 1_000;
 pub const PAGE_STEPS_MAX: usize = 2 * PAGE_ENTRIES_MAX;
 /// Keys of one BatchGet at most.
 pub const BATCH_KEYS_MAX: usize = 1_000;
+/// Operations of one BatchWrite at most.
+pub const BATCH_WRITES_MAX: usize = 1_000;
+/// Guards, and operations of each branch, of one Txn at most.
+pub const TXN_OPERATIONS_MAX: usize = 128;
 /// Most conditions of one write: one of each kind.
 pub const CONDITIONS_MAX: usize = 4;
 /// Shortest time to live.

@@ -44,18 +44,32 @@ pub enum Operation {
     Increment,
     /// Changes an expiry.
     Touch,
+    /// Writes many keys, each on its own.
+    BatchWrite,
+    /// Writes many keys, all or none.
+    Txn,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Get, Self::BatchGet, Self::List, Self::Count, Self::Put, Self::Delete, Self::Increment, Self::Touch];
+    pub const ALL: [Self; 10] = [
+        Self::Get,
+        Self::BatchGet,
+        Self::List,
+        Self::Count,
+        Self::Put,
+        Self::Delete,
+        Self::Increment,
+        Self::Touch,
+        Self::BatchWrite,
+        Self::Txn,
+    ];
 
     /// Whether it writes.
     pub fn is_write(self) -> bool {
         match self {
             Self::Get | Self::BatchGet | Self::List | Self::Count => false,
-            Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
+            Self::Put | Self::Delete | Self::Increment | Self::Touch | Self::BatchWrite | Self::Txn => true,
         }
     }
 
@@ -69,6 +83,8 @@ impl Operation {
             Self::Delete => "delete",
             Self::Increment => "increment",
             Self::Touch => "touch",
+            Self::BatchWrite => "batch_write",
+            Self::Txn => "txn",
         }
     }
 }

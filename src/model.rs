@@ -78,7 +78,23 @@ pub struct EntryRef<'store> {
     pub metadata: Metadata,
 }
 
-impl EntryRef<'_> {
+impl<'entry> EntryRef<'entry> {
+    /// An entry that was read, as if it were still in the store.
+    pub fn of_pb(entry: &'entry pb::Entry) -> Self {
+        Self {
+            key: &entry.key,
+            value: ValueRef::Shared(&entry.value),
+            content_type: &entry.content_type,
+            metadata: Metadata {
+                revision: entry.revision,
+                create_revision: entry.create_revision,
+                version: entry.version,
+                update_time_ms: entry.update_time.as_ref().and_then(ms_from_timestamp).unwrap_or(0),
+                expire_time_ms: entry.expire_time.as_ref().and_then(ms_from_timestamp),
+            },
+        }
+    }
+
     /// The entry as clients read it, with or without its value.
     pub fn to_pb(&self, with_value: bool) -> pb::Entry {
         pb::Entry {

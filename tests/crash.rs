@@ -12,7 +12,7 @@ use std::{
 use tandem::{
     config::SyncMode,
     disk::simulated::{Operation, SimulatedFileSystem, Survives},
-    engine::{self, Engine, Health, Options, clock::SystemTimeSource},
+    engine::{self, Engine, Health, Options, clock::SystemTimeSource, judge::Effect},
     error::{Outcome, Reason, Result},
     limits::Limits,
     metrics::Metrics,
@@ -61,7 +61,9 @@ fn with(durability: Durability, request_id: &str) -> pb::WriteOptions {
 
 async fn propose(engine: &Engine, command: Command, options: pb::WriteOptions) -> Result<(u64, Durability, bool)> {
     let done = engine.propose(command, options, Instant::now() + Duration::from_secs(20)).await?;
-    done.applied.result.map_err(|refusal| refusal.to_error())?;
+    if let Effect::One(Err(refusal)) = done.applied.effect {
+        return Err(refusal.to_error());
+    }
     Ok((done.applied.revision, done.durability, done.applied.replayed))
 }
 
@@ -82,13 +84,47 @@ struct Seen {
     keys: BTreeMap<String, History>,
     /// Revisions that anybody was told.
     revisions: BTreeSet<u64>,
+    /// Number of the batch that was tried last, and of the one that must be kept.
+    alike: u64,
+    alike_durable: u64,
     /// Request ids that were answered as FSYNCED, with their revision and command.
     answered: Vec<(String, u64, Command)>,
 }
 
+impl Seen {
+    /// A sync makes everything before it durable too.
+    fn everything_is_durable(&mut self) {
+        for history in self.keys.values_mut() {
+            history.durable = history.tried.len();
+        }
+    }
+}
+
+/// One record that writes the same to three keys.
+fn three_alike(number: u64) -> Command {
+    let writes = ["alike-a", "alike-b", "alike-c"].map(|key| {
+        let put = pb::PutRequest { key: key.into(), value: number.to_string().into(), ..Default::default() };
+        pb::WriteOp { op: Some(pb::write_op::Op::Put(put)) }
+    });
+    Command::BatchWrite(pb::BatchWriteRequest { writes: writes.to_vec(), options: None })
+}
+
 /// Writes until it is done or the machine stops.
 async fn workload(engine: &Engine, seen: &mut Seen) {
-    for step in 0..60_u64 {
+    for step in 0..72_u64 {
+        if step % 8 == 7 {
+            let batch = three_alike(step);
+            seen.alike = step;
+            match propose(engine, batch, with(Durability::Fsynced, "")).await {
+                Ok((revision, ..)) => {
+                    assert!(seen.revisions.insert(revision));
+                    seen.alike_durable = step;
+                    seen.everything_is_durable();
+                }
+                Err(_) => return,
+            }
+            continue;
+        }
         let key = format!("key-{}", step % 7);
         let durability = if step % 3 == 0 { Durability::Written } else { Durability::Fsynced };
         let removes = step % 11 == 10;
@@ -101,14 +137,7 @@ async fn workload(engine: &Engine, seen: &mut Seen) {
             Ok((revision, given, _)) => {
                 assert!(seen.revisions.insert(revision), "revision {revision} twice");
                 if given == Durability::Fsynced {
-                    history.durable = history.tried.len();
-                    // A sync makes everything before it durable too.
-                    let answered: Vec<_> = seen.keys.keys().cloned().collect();
-                    for key in answered {
-                        if let Some(history) = seen.keys.get_mut(&key) {
-                            history.durable = history.tried.len();
-                        }
-                    }
+                    seen.everything_is_durable();
                     if !id.is_empty() {
                         seen.answered.push((id, revision, command));
                     }
@@ -132,6 +161,10 @@ async fn check(disk: &SimulatedFileSystem, seen: &Seen, what: &str) {
         let fresh = history.durable == 0 && found.is_none();
         assert!(fresh || possible.contains(&found), "{what}: {key} lost an acknowledged write or shows a strange one");
     }
+    let alike = ["alike-a", "alike-b", "alike-c"].map(|key| value(&engine, key));
+    assert!(alike.iter().all(|found| *found == alike[0]), "{what}: half a batch: {alike:?}");
+    let number = alike[0].as_ref().map_or(0, |text| text.parse().unwrap());
+    assert!((seen.alike_durable..=seen.alike).contains(&number), "{what}: batch {number}");
     for (id, revision, command) in &seen.answered {
         let again = propose(&engine, command.clone(), with(Durability::Fsynced, id)).await.unwrap();
         assert_eq!((again.0, again.2), (*revision, true), "{what}: the retry of {id} was not remembered");

@@ -8,18 +8,20 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use bytes::Bytes;
+
 use crate::{
     error::Reason,
-    model::Refusal,
+    model::{Conditions, Refusal},
     pb::{
         self,
         storage::{Expire, LogRecord, Open, Settings, log_record::Command},
     },
-    store::{Place, Store},
+    store::{Place, Places, Store},
 };
 
 use super::{
-    judge::{Change, KeyWrite, Plan, judge},
+    judge::{Change, Effect, Judgement, KeyWrite, Plan, judge},
     waiters::Waiters,
     window::{Bounds, Remembered, Window},
 };
@@ -32,10 +34,10 @@ pub const APPLY_VERSION: u32 = 1;
 pub struct Applied {
     /// The record's revision, or of a replayed answer that of the first one.
     pub revision: u64,
-    /// What it did to its key; internal records change no key of a caller's.
-    pub result: Result<Change, Refusal>,
-    /// The entry before, where it was asked for.
-    pub previous: Option<pb::Entry>,
+    /// What it did.
+    pub effect: Effect,
+    /// Of each operation the entry before or the entry read, where it was asked for. Empty where no operation ran.
+    pub seen: Vec<Option<pb::Entry>>,
     /// The answer is a remembered one.
     pub replayed: bool,
 }
@@ -130,10 +132,12 @@ impl Applier {
             }
             Command::Put(_) | Command::Delete(_) | Command::Increment(_) | Command::Touch(_) => {
                 match KeyWrite::of(command) {
-                    Some(write) => self.write_once(record, write, revision),
+                    Some(write) => self.once(record, revision, |applier| applier.write(write, revision)),
                     None => done(revision),
                 }
             }
+            Command::BatchWrite(batch) => self.once(record, revision, |applier| applier.batch(batch, revision)),
+            Command::Txn(txn) => self.once(record, revision, |applier| applier.txn(txn, revision)),
         }
     }
 
@@ -165,55 +169,182 @@ impl Applier {
         }
     }
 
-    /// Writes a key, unless the request id says that it was written before.
-    fn write_once(&mut self, record: &LogRecord, write: KeyWrite<'_>, revision: u64) -> Applied {
+    /// Does it, unless the request id says that it was done before.
+    fn once(&mut self, record: &LogRecord, revision: u64, run: impl FnOnce(&mut Self) -> Applied) -> Applied {
         if record.request_id.is_empty() {
-            return self.write(write, revision);
+            return run(self);
         }
         self.state.window.forget(self.state.time_ms);
         if let Some(first) = self.state.window.find(&record.request_id) {
             let same = first.fingerprint[..] == record.fingerprint[..];
-            let result = if same { first.result } else { Err(Refusal::new(Reason::RequestIdReused, None)) };
+            let reused = Effect::One(Err(Refusal::new(Reason::RequestIdReused, None)));
             return Applied {
                 revision: if same { first.revision } else { revision },
-                result,
-                previous: None,
+                effect: if same { first.effect.clone() } else { reused },
+                seen: Vec::new(),
                 replayed: same,
             };
         }
-        let applied = self.write(write, revision);
+        let applied = run(self);
         let mut fingerprint = [0; 16];
         for (to, from) in fingerprint.iter_mut().zip(&record.fingerprint) {
             *to = *from;
         }
-        let remembered = Remembered { fingerprint, revision, result: applied.result };
+        let remembered = Remembered { fingerprint, revision, effect: applied.effect.clone() };
         self.state.window.remember(&record.request_id, self.state.time_ms, remembered);
         applied
     }
 
     fn write(&mut self, write: KeyWrite<'_>, revision: u64) -> Applied {
         let time_ms = self.state.time_ms;
-        let applied = self.store.write(write.key(), |place| {
-            let entry = place.entry().filter(|entry| !entry.metadata.expired_at(time_ms));
-            let judged = judge(write, entry.as_ref(), time_ms, revision);
-            // A refused write shows nothing.
-            let previous = match (&entry, &judged) {
-                (Some(entry), Ok(_)) if write.return_previous() => Some(entry.to_pb(true)),
-                _ => None,
-            };
-            let result = judged.and_then(|(change, plan)| carry_out(place, plan).map(|()| change));
+        let (judgement, previous) = self.store.write(write.key(), |place| {
+            let done = judge_and_carry_out(place, write, time_ms, revision);
             self.published.store(revision, Ordering::Release);
-            Applied { revision, result, previous, replayed: false }
+            done
         });
-        if applied.result.is_ok() {
+        if judgement.is_ok() {
             self.waiters.changed(write.key());
         }
-        applied
+        Applied { revision, effect: Effect::One(judgement), seen: vec![previous], replayed: false }
+    }
+
+    /// Each write on its own, under one lock.
+    fn batch(&mut self, batch: &pb::BatchWriteRequest, revision: u64) -> Applied {
+        let time_ms = self.state.time_ms;
+        // An operation without content is refused before it is logged.
+        let writes: Vec<_> = batch.writes.iter().filter_map(KeyWrite::of_op).collect();
+        let keys: Vec<_> = writes.iter().map(|write| write.key()).collect();
+        let mut seen = Vec::with_capacity(writes.len());
+        let mut items = Vec::with_capacity(writes.len());
+        self.store.write_many(&keys, |places| {
+            for (number, write) in writes.iter().enumerate() {
+                let done =
+                    places.at(number, write.key(), |place| judge_and_carry_out(place, *write, time_ms, revision));
+                let (judgement, previous) = done.unwrap_or((Ok(Change::default()), None));
+                items.push(judgement);
+                seen.push(previous);
+            }
+            self.published.store(revision, Ordering::Release);
+        });
+        for (write, item) in writes.iter().zip(&items) {
+            if item.is_ok() {
+                self.waiters.changed(write.key());
+            }
+        }
+        Applied { revision, effect: Effect::Batch(items.into()), seen, replayed: false }
+    }
+
+    /// Guards, reads and writes are judged against the state before; then everything is carried out, or nothing.
+    fn txn(&mut self, txn: &pb::TxnRequest, revision: u64) -> Applied {
+        let time_ms = self.state.time_ms;
+        let guards = txn.guards.iter().map(|guard| &guard.key);
+        let keys: Vec<_> = guards.chain(txn.then.iter().chain(&txn.otherwise).filter_map(key_of)).collect();
+        let (effect, seen) = self.store.write_many(&keys, |places| {
+            let mut succeeded = true;
+            for (number, guard) in txn.guards.iter().enumerate() {
+                let holds = places.at(number, &guard.key, |place| {
+                    let entry = place.entry().filter(|entry| !entry.metadata.expired_at(time_ms));
+                    Conditions::from_pb(&guard.conditions).is_ok_and(|all| all.check(entry.as_ref()).is_ok())
+                });
+                succeeded &= holds.unwrap_or(false);
+            }
+            let (branch, first) = match succeeded {
+                true => (&txn.then, txn.guards.len()),
+                false => (&txn.otherwise, txn.guards.len() + txn.then.len()),
+            };
+            let done = carry_out_branch(places, branch, first, time_ms, revision);
+            self.published.store(revision, Ordering::Release);
+            match done {
+                Ok((changes, seen)) => (Effect::Txn { succeeded, result: Ok(changes.into()) }, seen),
+                Err(aborted) => (Effect::Txn { succeeded, result: Err(aborted) }, Vec::new()),
+            }
+        });
+        if let Effect::Txn { succeeded, result: Ok(_) } = &effect {
+            let branch = if *succeeded { &txn.then } else { &txn.otherwise };
+            branch.iter().filter_map(write_of).for_each(|write| self.waiters.changed(write.key()));
+        }
+        Applied { revision, effect, seen, replayed: false }
     }
 }
 
+/// The key of an operation. Operations without content are refused before they are logged.
+fn key_of(op: &pb::TxnOp) -> Option<&Bytes> {
+    match op.op.as_ref()? {
+        pb::txn_op::Op::Get(get) => Some(&get.key),
+        pb::txn_op::Op::Write(write) => KeyWrite::of_op(write).map(KeyWrite::key),
+    }
+}
+
+fn write_of(op: &pb::TxnOp) -> Option<KeyWrite<'_>> {
+    match op.op.as_ref()? {
+        pb::txn_op::Op::Get(_) => None,
+        pb::txn_op::Op::Write(write) => KeyWrite::of_op(write),
+    }
+}
+
+/// What a branch did: of each operation the change, and the entry before or read.
+type Branch = (Vec<Option<Change>>, Vec<Option<pb::Entry>>);
+
+/// Judges all operations, then carries all out. The keys of `branch` have the numbers from `first` on.
+fn carry_out_branch(
+    places: &mut Places<'_>,
+    branch: &[pb::TxnOp],
+    first: usize,
+    time_ms: u64,
+    revision: u64,
+) -> Result<Branch, (usize, Refusal)> {
+    let mut changes = Vec::with_capacity(branch.len());
+    let mut seen = Vec::with_capacity(branch.len());
+    let mut plans = Vec::with_capacity(branch.len());
+    for (number, op) in branch.iter().enumerate() {
+        let Some(key) = key_of(op) else { continue };
+        let judged = places.at(first + number, key, |place| {
+            let entry = place.entry().filter(|entry| !entry.metadata.expired_at(time_ms));
+            match write_of(op) {
+                None => {
+                    let with_value = !matches!(&op.op, Some(pb::txn_op::Op::Get(get)) if get.metadata_only);
+                    Ok((None, entry.map(|entry| entry.to_pb(with_value)), None))
+                }
+                Some(write) => {
+                    let (change, plan) = judge(write, entry.as_ref(), time_ms, revision)?;
+                    let previous = entry.filter(|_| write.return_previous()).map(|entry| entry.to_pb(true));
+                    Ok((Some(change), previous, Some(plan)))
+                }
+            }
+        });
+        let Some(judged) = judged else { continue };
+        let (change, entry, plan) = judged.map_err(|refusal| (number, refusal))?;
+        changes.push(change);
+        seen.push(entry);
+        plans.extend(plan.map(|plan| (number, key, plan)));
+    }
+    for (number, key, plan) in plans {
+        // All that judging can refuse was judged; what is left is the address space of a shard.
+        if let Some(Err(refusal)) = places.at(first + number, key, |place| carry_out(place, plan)) {
+            return Err((number, refusal));
+        }
+    }
+    Ok((changes, seen))
+}
+
+fn judge_and_carry_out(
+    place: &mut Place<'_>,
+    write: KeyWrite<'_>,
+    time_ms: u64,
+    revision: u64,
+) -> (Judgement, Option<pb::Entry>) {
+    let entry = place.entry().filter(|entry| !entry.metadata.expired_at(time_ms));
+    let judged = judge(write, entry.as_ref(), time_ms, revision);
+    // A refused write shows nothing.
+    let previous = match (&entry, &judged) {
+        (Some(entry), Ok(_)) if write.return_previous() => Some(entry.to_pb(true)),
+        _ => None,
+    };
+    (judged.and_then(|(change, plan)| carry_out(place, plan).map(|()| change)), previous)
+}
+
 fn done(revision: u64) -> Applied {
-    Applied { revision, result: Ok(Change::default()), previous: None, replayed: false }
+    Applied { revision, effect: Effect::One(Ok(Change::default())), seen: Vec::new(), replayed: false }
 }
 
 fn carry_out(place: &mut Place<'_>, plan: Plan) -> Result<(), Refusal> {

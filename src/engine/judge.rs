@@ -22,6 +22,26 @@ pub struct Change {
     pub number: i64,
 }
 
+/// What became of one write.
+pub type Judgement = Result<Change, Refusal>;
+
+/// What a record did, without entries: what the retry window remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A write of one key.
+    One(Judgement),
+    /// Independent writes.
+    Batch(Box<[Judgement]>),
+    /// A transaction: whether its guards held; and of each operation what it did, `None` for a read. An operation that
+    /// failed aborted them all, and is named by its number.
+    Txn {
+        /// The guards held.
+        succeeded: bool,
+        /// What the branch did.
+        result: Result<Box<[Option<Change>]>, (usize, Refusal)>,
+    },
+}
+
 /// How to carry a write out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
@@ -61,8 +81,20 @@ impl<'command> KeyWrite<'command> {
             Command::Delete(request) => Some(Self::Delete(request)),
             Command::Increment(request) => Some(Self::Increment(request)),
             Command::Touch(request) => Some(Self::Touch(request)),
+            Command::BatchWrite(_) | Command::Txn(_) => None,
             Command::Open(_) | Command::Expire(_) | Command::Settings(_) => None,
         }
+    }
+
+    /// The write of one of several operations.
+    pub fn of_op(op: &'command pb::WriteOp) -> Option<Self> {
+        use pb::write_op::Op;
+        Some(match op.op.as_ref()? {
+            Op::Put(request) => Self::Put(request),
+            Op::Delete(request) => Self::Delete(request),
+            Op::Increment(request) => Self::Increment(request),
+            Op::Touch(request) => Self::Touch(request),
+        })
     }
 
     /// The key.

@@ -36,7 +36,7 @@ use self::{
     clock::{Clock, TimeSource, VisibleTime},
     completion::{Committed, Pending},
     expirer::Expirer,
-    judge::{Change, KeyWrite, judge},
+    judge::{Change, Judgement, KeyWrite, judge},
     log::{Ended, Log, Shared, WeakSync, disk_full},
     queue::{Proposal, Queue},
     waiters::{Waiter, Waiters},
@@ -167,9 +167,7 @@ impl Engine {
     /// The command was checked before; `deadline` bounds the wait. Errors of the log say whether the write happened.
     pub async fn propose(&self, command: Command, options: pb::WriteOptions, deadline: Instant) -> Result<Committed> {
         let core = &self.core;
-        if let Some(write) = KeyWrite::of(&command) {
-            core.admit(write, &options)?;
-        }
+        core.admit(&command, &options)?;
         let fsynced = match options.durability() {
             pb::Durability::Unspecified => core.sync == SyncMode::Always,
             pb::Durability::Written => false,
@@ -194,6 +192,25 @@ impl Engine {
             let previous = entry.filter(|_| write.return_previous()).map(|entry| entry.to_pb(true));
             Ok((change, previous))
         })
+    }
+
+    /// Judges several writes against one state and changes nothing. Each comes with what its key held.
+    pub fn validate_many(&self, writes: &[KeyWrite<'_>]) -> Vec<(Judgement, Option<pb::Entry>)> {
+        let time_ms = self.core.time_ms();
+        let keys: Vec<_> = writes.iter().map(|write| write.key().clone()).collect();
+        let mut judged = Vec::with_capacity(writes.len());
+        self.get_many(&keys, |number, entry| {
+            let judgement = judge(writes[number], entry, time_ms, 0).map(|(change, _)| change);
+            let previous = entry.filter(|_| judgement.is_ok() && writes[number].return_previous());
+            judged.push((judgement, previous.map(|entry| entry.to_pb(true))));
+        });
+        judged
+    }
+
+    /// Judges a write against an entry that was read.
+    pub fn judge_entry(&self, write: KeyWrite<'_>, entry: Option<&pb::Entry>) -> Judgement {
+        let entry = entry.map(EntryRef::of_pb);
+        judge(write, entry.as_ref(), self.core.time_ms(), 0).map(|(change, _)| change)
     }
 
     /// To be passed before every read. Nothing to wait for on a single node: what is acknowledged is applied.
@@ -315,10 +332,11 @@ impl Core {
     }
 
     /// Refuses before the queue what can be refused there.
-    fn admit(&self, write: KeyWrite<'_>, options: &pb::WriteOptions) -> Result<()> {
-        if write.grows() && self.shared.disk_full.load(Ordering::Relaxed) {
+    fn admit(&self, command: &Command, options: &pb::WriteOptions) -> Result<()> {
+        if self.shared.disk_full.load(Ordering::Relaxed) && grows(command) {
             return Err(disk_full());
         }
+        let Some(write) = KeyWrite::of(command) else { return Ok(()) };
         // The retry of an answered write must find its first answer, so its conditions are judged in the log alone.
         let may_refuse = match write {
             KeyWrite::Put(_) | KeyWrite::Increment(_) => !write.conditions().is_empty(),
@@ -348,6 +366,19 @@ impl Core {
     async fn propose_internal(&self, command: Command) -> Result<Applied> {
         let answer = self.enqueue(command, String::new(), false)?.await?;
         Ok(answer.applied)
+    }
+}
+
+/// Whether a command may take more memory or log for good.
+fn grows(command: &Command) -> bool {
+    let op_grows = |op: &pb::WriteOp| KeyWrite::of_op(op).is_some_and(KeyWrite::grows);
+    match command {
+        Command::BatchWrite(batch) => batch.writes.iter().any(op_grows),
+        Command::Txn(txn) => txn.then.iter().chain(&txn.otherwise).any(|op| match &op.op {
+            Some(pb::txn_op::Op::Write(write)) => op_grows(write),
+            Some(pb::txn_op::Op::Get(_)) | None => false,
+        }),
+        command => KeyWrite::of(command).is_some_and(KeyWrite::grows),
     }
 }
 

@@ -6,13 +6,19 @@
 //! ```text
 //! entry       'E' key-length key value-length value type-length content-type
 //!             revision create_revision version update_time_ms expire_time_ms+1 (0: never)
-//! remembered  'W' id-length id answered_ms fingerprint revision reason current_revision created version number
+//! remembered  'W' id-length id answered_ms fingerprint revision kind, then
+//!             kind 0, one: item · kind 1, batch: count items · kind 2, transaction: succeeded aborted_by+1 (0: not) count items
+//! item        reason current_revision created version number (a read: all 0)
 //! rest        'S' index term time_ms offset apply_version window_ms window_ids window_bytes
 //! ```
 
 use twox_hash::XxHash3_128;
 
-use super::{apply::State, window::Remembered};
+use super::{
+    apply::State,
+    judge::{Change, Effect, Judgement},
+    window::Remembered,
+};
 use crate::{model::EntryRef, store::Store};
 
 /// The state's hash.
@@ -66,9 +72,39 @@ fn lay_out_remembered(bytes: &mut Vec<u8>, id: &str, answered_ms: u64, remembere
     number(bytes, answered_ms);
     bytes.extend_from_slice(&remembered.fingerprint);
     number(bytes, remembered.revision);
-    let (refusal, change) = match remembered.result {
+    match &remembered.effect {
+        Effect::One(judgement) => {
+            number(bytes, 0);
+            lay_out_item(bytes, *judgement);
+        }
+        Effect::Batch(items) => {
+            number(bytes, 1);
+            number(bytes, items.len() as u64);
+            items.iter().for_each(|item| lay_out_item(bytes, *item));
+        }
+        Effect::Txn { succeeded, result } => {
+            number(bytes, 2);
+            number(bytes, u64::from(*succeeded));
+            match result {
+                Ok(items) => {
+                    number(bytes, 0);
+                    number(bytes, items.len() as u64);
+                    items.iter().for_each(|item| lay_out_item(bytes, Ok(item.unwrap_or_default())));
+                }
+                Err((aborted_by, refusal)) => {
+                    number(bytes, *aborted_by as u64 + 1);
+                    number(bytes, 1);
+                    lay_out_item(bytes, Err(*refusal));
+                }
+            }
+        }
+    }
+}
+
+fn lay_out_item(bytes: &mut Vec<u8>, judgement: Judgement) {
+    let (refusal, change) = match judgement {
         Ok(change) => (None, change),
-        Err(refusal) => (Some(refusal), super::judge::Change::default()),
+        Err(refusal) => (Some(refusal), Change::default()),
     };
     number(bytes, refusal.map_or(0, |refusal| refusal.reason as u64));
     number(bytes, refusal.map_or(0, |refusal| refusal.current_revision));

@@ -182,13 +182,70 @@ async fn absence_by_expiry_never_reverts_however_touches_race_with_deadlines() {
             let options = pb::WriteOptions { request_id: format!("{round}-{touch}"), ..Default::default() };
             let deadline = Instant::now() + Duration::from_secs(30);
             let touched = engine.propose(Command::Touch(request), options, deadline).await.unwrap();
-            if touched.applied.result.is_err() {
+            if matches!(touched.applied.effect, judge::Effect::One(Err(_))) {
                 break;
             }
         }
     }
     stop.store(true, Ordering::Relaxed);
     assert!(reader.join().unwrap() > 0, "the reader saw entries expire");
+    assert!(engine.close());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_reader_ever_sees_half_a_record() {
+    const ACCOUNTS: u64 = 8;
+    let engine = Arc::new(open(&SimulatedFileSystem::default(), Box::new(clock::SystemTimeSource::default())));
+    let names: Vec<Bytes> = (0..ACCOUNTS).map(|number| format!("account-{number}").into()).collect();
+    let increment = |number: u64, by: i64| {
+        let key = names[number as usize].clone();
+        let op = pb::write_op::Op::Increment(pb::IncrementRequest { key, by: Some(by), ..Default::default() });
+        pb::WriteOp { op: Some(op) }
+    };
+    let opening = (0..ACCOUNTS).map(|number| increment(number, 100)).collect();
+    propose(&engine, Command::BatchWrite(pb::BatchWriteRequest { writes: opening, options: None }), "").await;
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let (engine, stop, names) = (Arc::clone(&engine), Arc::clone(&stop), names.clone());
+        move || {
+            let (mut reads, mut last) = (0, 0);
+            while !stop.load(Ordering::Relaxed) {
+                let (mut sum, mut newest) = (0, 0);
+                let revision = engine.get_many(&names, |_, entry| {
+                    let entry = entry.unwrap();
+                    sum += crate::model::parse_counter(entry.value.as_slice()).unwrap();
+                    newest = newest.max(entry.metadata.revision);
+                });
+                assert_eq!(sum, 100 * ACCOUNTS as i64);
+                // Every record changes an account: the newest one is the state's own.
+                assert_eq!(revision, newest, "the revision that is told is the one that is shown");
+                assert!(revision >= last);
+                last = revision;
+                let span = crate::model::KeySpan { start: Bytes::new(), end: None, prefix_bytes: 0 };
+                let mut sum = 0;
+                engine.walk(&span, false, |entry| {
+                    sum += crate::model::parse_counter(entry.value.as_slice()).unwrap();
+                    Step::Next
+                });
+                assert_eq!(sum, 100 * ACCOUNTS as i64);
+                reads += 1;
+            }
+            reads
+        }
+    });
+    for round in 0..2_000_u64 {
+        let (from, to) = (round % ACCOUNTS, (round * 5 + 1) % ACCOUNTS);
+        if from == to {
+            continue;
+        }
+        let amount = (round % 17) as i64;
+        let writes = [increment(from, -amount), increment(to, amount)];
+        let then = writes.map(|write| pb::TxnOp { op: Some(pb::txn_op::Op::Write(write)) }).to_vec();
+        let done = propose(&engine, Command::Txn(pb::TxnRequest { then, ..Default::default() }), "").await;
+        assert!(matches!(done.applied.effect, judge::Effect::Txn { succeeded: true, result: Ok(_) }));
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(reader.join().unwrap() > 0);
     assert!(engine.close());
 }
 
@@ -215,7 +272,34 @@ fn records() -> impl Strategy<Value = Vec<LogRecord>> {
             0..2,
         )
     };
+    let op = || {
+        use pb::write_op::Op;
+        prop_oneof![
+            (key(), "[0-9a]{0,4}", conditions()).prop_map(|(key, value, conditions)| {
+                Op::Put(pb::PutRequest { key, value: value.into(), conditions, ..Default::default() })
+            }),
+            key().prop_map(|key| Op::Delete(pb::DeleteRequest { key, ..Default::default() })),
+            key().prop_map(|key| Op::Increment(pb::IncrementRequest { key, ..Default::default() })),
+        ]
+        .prop_map(|op| pb::WriteOp { op: Some(op) })
+    };
+    let txn_op = || {
+        use pb::txn_op::Op;
+        prop_oneof![
+            op().prop_map(Op::Write),
+            key().prop_map(|key| Op::Get(pb::GetRequest { key, metadata_only: false })),
+        ]
+        .prop_map(|op| pb::TxnOp { op: Some(op) })
+    };
+    let guard = (key(), conditions()).prop_map(|(key, conditions)| pb::Guard { key, conditions });
+    let txn_ops = || proptest::collection::vec(txn_op(), 0..4);
     let command = prop_oneof![
+        2 => proptest::collection::vec(op(), 0..4).prop_map(|writes| {
+            Command::BatchWrite(pb::BatchWriteRequest { writes, options: None })
+        }),
+        2 => (proptest::collection::vec(guard, 0..3), txn_ops(), txn_ops()).prop_map(|(guards, then, otherwise)| {
+            Command::Txn(pb::TxnRequest { guards, then, otherwise, options: None })
+        }),
         4 => (key(), "[0-9a]{0,4}", expiry(), conditions()).prop_map(|(key, value, expiry, conditions)| {
             Command::Put(pb::PutRequest { key, value: value.into(), expiry, conditions, ..Default::default() })
         }),
@@ -264,7 +348,7 @@ proptest! {
                     false => record.clone(),
                 };
                 let applied = applier.apply(&record);
-                revisions.push((applied.revision, applied.result, applied.replayed));
+                revisions.push((applied.revision, applied.effect, applied.replayed));
             }
             (state_hash::state_hash(applier.store(), applier.state()), revisions)
         };

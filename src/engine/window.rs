@@ -10,8 +10,7 @@ use std::{
 
 use twox_hash::XxHash3_64;
 
-use super::judge::Change;
-use crate::model::Refusal;
+use super::judge::Effect;
 
 /// Maps that the ids are spread over.
 const MAPS: usize = 256;
@@ -39,7 +38,7 @@ pub struct Remembered {
     /// Revision of the record that answered.
     pub revision: u64,
     /// What it did.
-    pub result: Result<Change, Refusal>,
+    pub effect: Effect,
 }
 
 /// The remembered answers.
@@ -68,8 +67,16 @@ fn map_of(id: &str) -> usize {
     usize::try_from(XxHash3_64::oneshot(id.as_bytes())).unwrap_or(0) % MAPS
 }
 
-fn cost_bytes(id: &str) -> u64 {
-    (id.len() + ID_OVERHEAD_BYTES) as u64
+/// Bytes of one operation's result among several.
+const ITEM_BYTES: usize = 40;
+
+fn cost_bytes(id: &str, effect: &Effect) -> u64 {
+    let items = match effect {
+        Effect::One(_) => 0,
+        Effect::Batch(items) => items.len(),
+        Effect::Txn { result, .. } => result.as_ref().map_or(0, |items| items.len()),
+    };
+    (id.len() + ID_OVERHEAD_BYTES + items * ITEM_BYTES) as u64
 }
 
 impl Window {
@@ -93,7 +100,7 @@ impl Window {
     pub fn remember(&mut self, id: &str, time_ms: u64, remembered: Remembered) {
         let id: Arc<str> = id.into();
         self.ids += 1;
-        self.bytes += cost_bytes(&id);
+        self.bytes += cost_bytes(&id, &remembered.effect);
         self.maps[map_of(&id)].insert(Arc::clone(&id), remembered);
         match self.order.back_mut() {
             Some(chunk) if chunk.len() < CHUNK_IDS => chunk.push_back((id, time_ms)),
@@ -121,8 +128,9 @@ impl Window {
                 return;
             }
             self.ids -= 1;
-            self.bytes -= cost_bytes(id);
-            self.maps[map_of(id)].remove(id);
+            if let Some(forgotten) = self.maps[map_of(id)].remove(id) {
+                self.bytes -= cost_bytes(id, &forgotten.effect);
+            }
             chunk.pop_front();
         }
     }
@@ -149,9 +157,10 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::judge::Change;
 
     fn remembered(revision: u64) -> Remembered {
-        Remembered { fingerprint: [0; 16], revision, result: Ok(Change::default()) }
+        Remembered { fingerprint: [0; 16], revision, effect: Effect::One(Ok(Change::default())) }
     }
 
     fn window(bounds: Bounds) -> Window {
@@ -183,7 +192,7 @@ mod tests {
         assert!(window.find("id-1999").is_none());
         assert_eq!(window.find("id-2000").map(|found| found.revision), Some(2_000));
         assert!(window.reach_ms(100) < WIDE.window_ms);
-        window.set_bounds(Bounds { bytes: 10 * cost_bytes("id-4999"), ..WIDE }, 100);
+        window.set_bounds(Bounds { bytes: 10 * cost_bytes("id-4999", &remembered(1).effect), ..WIDE }, 100);
         assert_eq!(window.iter().count(), 10);
     }
 }

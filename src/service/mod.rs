@@ -5,6 +5,7 @@
 mod budget;
 mod checks;
 mod health;
+mod many;
 mod reads;
 mod trace;
 
@@ -22,7 +23,7 @@ pub use self::{
     trace::TraceId,
 };
 use crate::{
-    engine::{Engine, apply::Applied, completion::Committed, judge::Change, judge::KeyWrite},
+    engine::{Engine, apply::Applied, completion::Committed, judge::Change, judge::Effect, judge::KeyWrite},
     error::{Error, Reason, Result},
     limits::Limits,
     metrics::{Metrics, Operation, Protocol},
@@ -205,32 +206,35 @@ impl Service {
     }
 
     fn check_write(&self, command: &Command, options: &pb::WriteOptions, now_ms: u64) -> Result<()> {
-        let limits = &self.inner.limits;
         let write = KeyWrite::of(command).ok_or_else(|| Error::internal("not a write of a key"))?;
-        checks::key(write.key(), limits)?;
         checks::options(options)?;
+        self.check_key_write(write, now_ms)?;
+        let bytes = match write {
+            KeyWrite::Put(request) => request.encoded_len(),
+            KeyWrite::Delete(request) => request.encoded_len(),
+            KeyWrite::Increment(request) => request.encoded_len(),
+            KeyWrite::Touch(request) => request.encoded_len(),
+        };
+        checks::request(bytes, &self.inner.limits)
+    }
+
+    /// Shape and limits of a write, alone or among others.
+    fn check_key_write(&self, write: KeyWrite<'_>, now_ms: u64) -> Result<()> {
+        let limits = &self.inner.limits;
+        checks::key(write.key(), limits)?;
         checks::conditions(write.conditions(), limits)?;
         match write {
             KeyWrite::Put(request) => {
                 checks::value(request.value.len(), limits)?;
                 checks::content_type(&request.content_type)?;
-                checks::expiry(request.expiry.as_ref(), now_ms)?;
-                checks::request(request.encoded_len(), limits)
+                checks::expiry(request.expiry.as_ref(), now_ms).map(drop)
             }
-            KeyWrite::Delete(request) => checks::request(request.encoded_len(), limits),
-            KeyWrite::Increment(request) => {
-                checks::expiry(request.expiry.as_ref(), now_ms)?;
-                checks::request(request.encoded_len(), limits)
-            }
-            KeyWrite::Touch(request) => {
-                if checks::expiry(request.expiry.as_ref(), now_ms)?.is_none() {
-                    return Err(Error::invalid_field(
-                        "expiry",
-                        "a touch needs an expiry: ttl, expire_time, keep or never",
-                    ));
-                }
-                checks::request(request.encoded_len(), limits)
-            }
+            KeyWrite::Delete(_) => Ok(()),
+            KeyWrite::Increment(request) => checks::expiry(request.expiry.as_ref(), now_ms).map(drop),
+            KeyWrite::Touch(request) => match checks::expiry(request.expiry.as_ref(), now_ms)? {
+                Some(_) => Ok(()),
+                None => Err(Error::invalid_field("expiry", "a touch needs an expiry: ttl, expire_time, keep or never")),
+            },
         }
     }
 
@@ -256,13 +260,15 @@ struct Written {
 
 impl Written {
     fn from_applied(applied: Applied, durability: Durability) -> Result<Self> {
-        let Applied { revision, result, previous, replayed } = applied;
-        match result {
-            Ok(change) => {
+        let Applied { revision, effect, seen, replayed } = applied;
+        match effect {
+            Effect::One(Ok(change)) => {
                 let result = pb::WriteResult { revision, durability: durability.into(), replayed };
-                Ok(Self { result, change, previous })
+                Ok(Self { result, change, previous: seen.into_iter().next().flatten() })
             }
-            Err(refusal) => Err(refusal.to_error().with(|details| details.replayed = replayed)),
+            Effect::One(Err(refusal)) => Err(refusal.to_error().with(|details| details.replayed = replayed)),
+            // The window compares fingerprints: the answer of another kind of command never comes here.
+            Effect::Batch(_) | Effect::Txn { .. } => Err(Error::internal("an answer of another kind")),
         }
     }
 

@@ -19,7 +19,10 @@ use parking_lot::RwLock;
 use twox_hash::XxHash3_64;
 
 use self::shard::{Shard, ShardTotals};
-pub use self::{shard::Place, walk::Step};
+pub use self::{
+    shard::Place,
+    walk::{Places, Step},
+};
 use crate::model::EntryRef;
 
 /// Few, so that reads of several keys stay cheap and slack stays small.

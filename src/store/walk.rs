@@ -1,9 +1,9 @@
 //! Reads of several keys. Each holds the read locks it needs together, taken in ascending order, so that it sees one state.
 
 use bytes::Bytes;
-use parking_lot::RwLockReadGuard;
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
-use super::{SHARDS, Store, hash_of, ordered::Cursor, shard::Shard};
+use super::{Place, SHARDS, Store, hash_of, ordered::Cursor, shard::Shard};
 use crate::model::EntryRef;
 
 /// Where a walk goes on.
@@ -15,6 +15,22 @@ pub enum Step {
     Jump(Bytes),
     /// Nowhere.
     Stop,
+}
+
+/// The places of several keys, whose shards are locked together.
+#[derive(Debug)]
+pub struct Places<'store> {
+    guards: Vec<Option<RwLockWriteGuard<'store, Shard>>>,
+    places: Vec<(u64, usize)>,
+}
+
+impl Places<'_> {
+    /// Runs `write` on the place of one of the keys, by its number among them.
+    pub fn at<R>(&mut self, number: usize, key: &Bytes, write: impl FnOnce(&mut Place<'_>) -> R) -> Option<R> {
+        let (hash, shard) = *self.places.get(number)?;
+        let shard = self.guards.get_mut(shard)?.as_mut()?;
+        Some(write(&mut shard.place(hash, key)))
+    }
 }
 
 impl Store {
@@ -34,6 +50,31 @@ impl Store {
         for (place, (key, (hash, shard))) in keys.iter().zip(places).enumerate() {
             visit(place, guards[shard].as_ref().and_then(|shard| shard.find(hash, key)));
         }
+    }
+
+    /// Locks the shards of all these keys together, in ascending order, and hands their places out one by one: nobody
+    /// sees a part of what `write` does.
+    pub fn write_many<R>(&self, keys: &[&Bytes], write: impl FnOnce(&mut Places<'_>) -> R) -> R {
+        let places: Vec<_> = keys
+            .iter()
+            .map(|key| {
+                let hash = hash_of(self.hash_seed, key);
+                (hash, Self::shard_number(hash))
+            })
+            .collect();
+        let mut guards: Vec<Option<RwLockWriteGuard<'_, Shard>>> = Vec::with_capacity(SHARDS);
+        for (number, shard) in self.shards.iter().enumerate() {
+            guards.push(places.iter().any(|(_, needed)| *needed == number).then(|| shard.write()));
+        }
+        let before: Vec<_> = guards.iter().map(|guard| guard.as_ref().map(|shard| shard.totals())).collect();
+        let mut locked = Places { guards, places };
+        let result = write(&mut locked);
+        for (guard, before) in locked.guards.iter().zip(before) {
+            if let (Some(shard), Some(before)) = (guard, before) {
+                self.tally(before, shard.totals());
+            }
+        }
+        result
     }
 
     /// Visits the entries of `[start, end)` in key order, under all read locks: to be kept short by `visit`.

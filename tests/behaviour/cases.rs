@@ -77,6 +77,11 @@ pub async fn all(door: &Door) {
     folders_are_folded(door).await;
     ranges_are_counted(door).await;
     bad_ranges_and_tokens_are_refused(door).await;
+    a_batch_writes_each_on_its_own(door).await;
+    a_transaction_happens_whole_or_not_at_all(door).await;
+    a_transaction_takes_one_branch_judged_before_it(door).await;
+    many_writes_are_retried_and_validated(door).await;
+    bad_batches_and_transactions_are_refused(door).await;
 }
 
 async fn a_put_is_read_back(door: &Door) {
@@ -440,4 +445,164 @@ async fn bad_ranges_and_tokens_are_refused(door: &Door) {
     assert_eq!(list(garbage).await, "PAGE_TOKEN_INVALID");
     let larger = pb::ListRequest { page_size: 50, page_token, ..first };
     assert_eq!(door.list(larger).await.unwrap().entries.len(), 50, "another size is the same query");
+}
+
+use pb::{op_result::Kind as Did, txn_op::Op as InTxn, write_op::Op as Writes};
+
+fn op(op: Writes) -> pb::WriteOp {
+    pb::WriteOp { op: Some(op) }
+}
+
+fn then_write(write: Writes) -> pb::TxnOp {
+    pb::TxnOp { op: Some(InTxn::Write(op(write))) }
+}
+
+fn then_get(key: &str) -> pb::TxnOp {
+    pb::TxnOp { op: Some(InTxn::Get(pb::GetRequest { key: key.to_owned().into(), metadata_only: false })) }
+}
+
+fn guard(key: &str, kind: Is) -> pb::Guard {
+    pb::Guard { key: key.to_owned().into(), conditions: when(kind) }
+}
+
+fn did(result: &pb::OpResult) -> &Did {
+    result.kind.as_ref().unwrap()
+}
+
+async fn held(door: &Door, key: &str) -> Option<String> {
+    let found = door.get(key.as_bytes()).await.ok()?;
+    Some(String::from_utf8(found.entry.unwrap().value.to_vec()).unwrap())
+}
+
+async fn a_batch_writes_each_on_its_own(door: &Door) {
+    door.put(put("w/old", "1")).await.unwrap();
+    let writes = vec![
+        op(Writes::Put(put("w/new", "n"))),
+        op(Writes::Put(pb::PutRequest { conditions: when(Is::Exists(false)), ..put("w/old", "x") })),
+        op(Writes::Increment(pb::IncrementRequest { return_previous: true, ..increment("w/old2", 7) })),
+        op(Writes::Delete(delete("w/absent"))),
+        op(Writes::Touch(touch("w/absent2", ttl_ms(1_000)))),
+    ];
+    let done = door.batch_write(pb::BatchWriteRequest { writes, options: None }).await.unwrap();
+    let at = revision(&done.result);
+    assert!(matches!(did(&done.results[0]), Did::Put(done) if done.created && done.version == 1));
+    assert!(matches!(did(&done.results[1]), Did::Error(error) if error.reason == "KEY_EXISTS"));
+    assert!(matches!(did(&done.results[2]), Did::Increment(done) if done.value == 7));
+    assert!(matches!(did(&done.results[3]), Did::Error(error) if error.reason == "KEY_NOT_FOUND"));
+    assert!(matches!(did(&done.results[4]), Did::Error(error) if error.reason == "KEY_NOT_FOUND"));
+    assert_eq!(door.get(b"w/new").await.unwrap().entry.unwrap().revision, at, "one revision for all");
+    assert_eq!((held(door, "w/old").await.unwrap(), held(door, "w/old2").await.unwrap()), ("1".into(), "7".into()));
+    assert!(door.batch_write(pb::BatchWriteRequest::default()).await.unwrap().results.is_empty());
+}
+
+async fn a_transaction_happens_whole_or_not_at_all(door: &Door) {
+    door.put(put("t/from", "10")).await.unwrap();
+    door.put(put("t/text", "ten")).await.unwrap();
+    let then = vec![
+        then_write(Writes::Increment(increment("t/from", -3))),
+        then_write(Writes::Increment(increment("t/text", 3))),
+    ];
+    let failed = refused(door.txn(pb::TxnRequest { then, ..Default::default() }).await);
+    assert_eq!(failed.reason, "NOT_AN_INTEGER");
+    assert_eq!(held(door, "t/from").await.unwrap(), "10", "nothing of it happened");
+    let then = vec![
+        then_get("t/from"),
+        then_write(Writes::Increment(increment("t/from", -3))),
+        then_write(Writes::Increment(increment("t/to", 3))),
+        then_get("t/to"),
+        then_write(Writes::Delete(pb::DeleteRequest { return_previous: true, ..delete("t/text") })),
+    ];
+    let done = door.txn(pb::TxnRequest { then, ..Default::default() }).await.unwrap();
+    assert!(done.succeeded);
+    use pb::read_result::Kind::{Absent, Entry};
+    let read = |number: usize| match did(&done.results[number]) {
+        Did::Get(read) => read.kind.clone().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(read(0), Entry(entry) if &entry.value[..] == b"10"), "reads show the state before");
+    assert!(matches!(read(3), Absent(true)));
+    assert!(matches!(did(&done.results[4]), Did::Delete(done) if &done.previous.as_ref().unwrap().value[..] == b"ten"));
+    let (from, to) =
+        (door.get(b"t/from").await.unwrap().entry.unwrap(), door.get(b"t/to").await.unwrap().entry.unwrap());
+    assert_eq!((&from.value[..], &to.value[..]), (&b"7"[..], &b"3"[..]));
+    assert_eq!((from.revision, to.revision), (revision(&done.result), revision(&done.result)));
+}
+
+async fn a_transaction_takes_one_branch_judged_before_it(door: &Door) {
+    door.put(put("u/lock", "mine")).await.unwrap();
+    let request = |value: &str| pb::TxnRequest {
+        guards: vec![guard("u/lock", Is::Exists(true)), guard("u/none", Is::Exists(false))],
+        then: vec![then_write(Writes::Put(put("u/lock", value))), then_write(Writes::Put(put("u/none", "made")))],
+        otherwise: vec![then_get("u/lock"), then_write(Writes::Put(put("u/lock", "otherwise")))],
+        options: None,
+    };
+    let first = door.txn(request("then")).await.unwrap();
+    assert!(first.succeeded && first.results.len() == 2);
+    assert_eq!(held(door, "u/lock").await.unwrap(), "then");
+    let second = door.txn(request("again")).await.unwrap();
+    assert!(!second.succeeded, "a failed guard is an answer, not an error");
+    assert!(matches!(did(&second.results[0]), Did::Get(_)));
+    assert_eq!(
+        (held(door, "u/lock").await.unwrap(), held(door, "u/none").await.unwrap()),
+        ("otherwise".into(), "made".into())
+    );
+}
+
+async fn many_writes_are_retried_and_validated(door: &Door) {
+    let batch = |options| pb::BatchWriteRequest {
+        writes: vec![op(Writes::Increment(increment("v/n", 1))), op(Writes::Delete(delete("v/x")))],
+        options,
+    };
+    let only = || Some(pb::WriteOptions { validate_only: true, ..Default::default() });
+    let would = door.batch_write(batch(only())).await.unwrap();
+    assert!(revision(&would.result) == 0 && matches!(did(&would.results[0]), Did::Increment(done) if done.value == 1));
+    assert!(held(door, "v/n").await.is_none());
+    let first = door.batch_write(batch(request_id("batch-1"))).await.unwrap();
+    let again = door.batch_write(batch(request_id("batch-1"))).await.unwrap();
+    assert!(again.result.unwrap().replayed && revision(&again.result) == revision(&first.result));
+    assert!(matches!(did(&again.results[0]), Did::Increment(done) if done.value == 1));
+    assert!(matches!(did(&again.results[1]), Did::Error(error) if error.reason == "KEY_NOT_FOUND"));
+    assert_eq!(held(door, "v/n").await.unwrap(), "1", "counted once");
+    let txn = |options| pb::TxnRequest {
+        then: vec![then_get("v/n"), then_write(Writes::Increment(increment("v/n", 1)))],
+        options,
+        ..Default::default()
+    };
+    let would = door.txn(txn(only())).await.unwrap();
+    assert!(would.succeeded && matches!(did(&would.results[1]), Did::Increment(done) if done.value == 2));
+    let first = door.txn(txn(request_id("txn-1"))).await.unwrap();
+    let again = door.txn(txn(request_id("txn-1"))).await.unwrap();
+    assert!(again.result.unwrap().replayed && revision(&again.result) == revision(&first.result));
+    use pb::read_result::Kind::Unprocessed;
+    assert!(matches!(did(&again.results[0]), Did::Get(read) if read.kind == Some(Unprocessed(true))));
+    assert_eq!(held(door, "v/n").await.unwrap(), "2");
+    let aborting = || pb::TxnRequest {
+        then: vec![then_write(Writes::Delete(delete("v/x")))],
+        options: request_id("txn-2"),
+        ..Default::default()
+    };
+    assert!(!door.txn(aborting()).await.unwrap_err().replayed);
+    door.put(put("v/x", "1")).await.unwrap();
+    let remembered = door.txn(aborting()).await.unwrap_err();
+    assert_eq!((remembered.reason.as_str(), remembered.replayed), ("KEY_NOT_FOUND", true));
+    let reused = door.batch_write(pb::BatchWriteRequest { options: request_id("txn-2"), ..batch(None) }).await;
+    assert_eq!(refused(reused).reason, "REQUEST_ID_REUSED");
+}
+
+async fn bad_batches_and_transactions_are_refused(door: &Door) {
+    let batch = async |writes| refused(door.batch_write(pb::BatchWriteRequest { writes, options: None }).await).reason;
+    assert_eq!(batch(vec![op(Writes::Put(put("x", "1"))), op(Writes::Delete(delete("x")))]).await, "INVALID_FIELD");
+    assert_eq!(batch(vec![op(Writes::Put(put("", "1")))]).await, "KEY_EMPTY");
+    let many = (0..1_001).map(|number| op(Writes::Put(put(&format!("x{number}"), "1")))).collect();
+    assert_eq!(batch(many).await, "BATCH_TOO_LARGE");
+    let never = pb::TouchRequest { expiry: None, ..touch("x", ttl_ms(1)) };
+    assert_eq!(batch(vec![op(Writes::Touch(never))]).await, "INVALID_FIELD");
+    let txn = async |request| refused(door.txn(request).await).reason;
+    let twice = vec![then_write(Writes::Put(put("x", "1"))), then_write(Writes::Put(put("x", "2")))];
+    assert_eq!(txn(pb::TxnRequest { then: twice, ..Default::default() }).await, "INVALID_FIELD");
+    let bare = vec![pb::Guard { key: "x".into(), conditions: vec![] }];
+    assert_eq!(txn(pb::TxnRequest { guards: bare, ..Default::default() }).await, "INVALID_FIELD");
+    let many = vec![then_get("x"); 129];
+    assert_eq!(txn(pb::TxnRequest { otherwise: many, ..Default::default() }).await, "BATCH_TOO_LARGE");
+    assert!(held(door, "x").await.is_none());
 }

@@ -184,6 +184,61 @@ impl Door {
         }
     }
 
+    pub async fn batch_write(&self, request: pb::BatchWriteRequest) -> Answered<pb::BatchWriteResponse> {
+        match self {
+            Self::Service(service) => service.batch_write(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().batch_write(request).await),
+            Self::Rest { client, base } => {
+                let writes: Vec<_> = request.writes.iter().map(write_json).collect();
+                let body = serde_json::json!({ "writes": writes });
+                let answer = post(client, base, "kv:batchWrite", request.options.as_ref(), &body).await;
+                if answer.status != 200 {
+                    return Err(from_problem(&answer));
+                }
+                let results = results_from_json(&answer.json()["results"]);
+                Ok(pb::BatchWriteResponse { result: Some(result(&answer)), results })
+            }
+        }
+    }
+
+    pub async fn txn(&self, request: pb::TxnRequest) -> Answered<pb::TxnResponse> {
+        match self {
+            Self::Service(service) => service.txn(&call(), request).await.map_err(from_error),
+            Self::Grpc(client) => unary(client.clone().txn(request).await),
+            Self::Rest { client, base } => {
+                use base64::prelude::*;
+                let branch = |ops: &[pb::TxnOp]| -> Vec<_> {
+                    let op = |op: &pb::TxnOp| match op.op.as_ref().unwrap() {
+                        pb::txn_op::Op::Write(write) => write_json(write),
+                        pb::txn_op::Op::Get(get) => serde_json::json!({"get": {
+                            "key_base64": BASE64_STANDARD.encode(&get.key), "metadata_only": get.metadata_only
+                        }}),
+                    };
+                    ops.iter().map(op).collect()
+                };
+                let guard = |guard: &pb::Guard| {
+                    let conditions: Vec<_> = guard.conditions.iter().map(condition_json).collect();
+                    serde_json::json!({"key_base64": BASE64_STANDARD.encode(&guard.key), "conditions": conditions})
+                };
+                let guards: Vec<_> = request.guards.iter().map(guard).collect();
+                let body = serde_json::json!({
+                    "guards": guards, "then": branch(&request.then), "otherwise": branch(&request.otherwise)
+                });
+                let answer = post(client, base, "kv:txn", request.options.as_ref(), &body).await;
+                if answer.status != 200 {
+                    return Err(from_problem(&answer));
+                }
+                let json = answer.json();
+                let succeeded = json["succeeded"].as_bool().unwrap();
+                Ok(pb::TxnResponse {
+                    result: Some(result(&answer)),
+                    succeeded,
+                    results: results_from_json(&json["results"]),
+                })
+            }
+        }
+    }
+
     pub async fn put(&self, request: pb::PutRequest) -> Answered<pb::PutResponse> {
         match self {
             Self::Service(service) => service.put(&call(), request).await.map_err(from_error),
@@ -273,6 +328,126 @@ impl Door {
             }
         }
     }
+}
+
+async fn post(
+    client: &Client,
+    base: &str,
+    path: &str,
+    options: Option<&pb::WriteOptions>,
+    body: &serde_json::Value,
+) -> Answer {
+    let rest = Rest::new(&Bytes::new(), &[], options);
+    let url = format!("{base}/v1/{path}?{}", [rest.query, vec!["encoding=base64".into()]].concat().join("&"));
+    let headers: Vec<_> = rest.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    support::send(client, "POST", &url, &headers, body.to_string().as_bytes()).await
+}
+
+fn condition_json(condition: &pb::Condition) -> serde_json::Value {
+    use base64::prelude::*;
+    use pb::condition::Kind;
+    use serde_json::json;
+    match condition.kind.as_ref().unwrap() {
+        Kind::Exists(exists) => json!({ "exists": exists }),
+        Kind::Revision(revision) => json!({ "revision": revision }),
+        Kind::Version(version) => json!({ "version": version }),
+        Kind::Value(value) => json!({ "value_base64": BASE64_STANDARD.encode(value) }),
+    }
+}
+
+fn write_json(write: &pb::WriteOp) -> serde_json::Value {
+    use base64::prelude::*;
+    use pb::write_op::Op;
+    use serde_json::{Map, json};
+    let mut fields = Map::new();
+    let common = |fields: &mut Map<_, _>,
+                  key: &Bytes,
+                  conditions: &[pb::Condition],
+                  previous: bool,
+                  expiry: Option<&pb::Expiry>| {
+        fields.insert("key_base64".into(), BASE64_STANDARD.encode(key).into());
+        fields.insert("conditions".into(), conditions.iter().map(condition_json).collect());
+        fields.insert("return_previous".into(), previous.into());
+        use pb::expiry::Kind;
+        let expiry = match expiry.and_then(|expiry| expiry.kind.as_ref()) {
+            None => return,
+            Some(Kind::Ttl(ttl)) => {
+                json!({"ttl": format!("{}ms", ttl.seconds * 1_000 + i64::from(ttl.nanos) / 1_000_000)})
+            }
+            Some(Kind::ExpireTime(time)) => {
+                json!({"expire_time": jiff::Timestamp::new(time.seconds, time.nanos).unwrap().to_string()})
+            }
+            Some(Kind::Keep(keep)) => json!({ "keep": keep }),
+            Some(Kind::Never(never)) => json!({ "never": never }),
+        };
+        fields.insert("expiry".into(), expiry);
+    };
+    let name = match write.op.as_ref().unwrap() {
+        Op::Put(put) => {
+            common(&mut fields, &put.key, &put.conditions, put.return_previous, put.expiry.as_ref());
+            fields.insert("value_base64".into(), BASE64_STANDARD.encode(&put.value).into());
+            fields.insert("content_type".into(), put.content_type.clone().into());
+            "put"
+        }
+        Op::Delete(delete) => {
+            common(&mut fields, &delete.key, &delete.conditions, delete.return_previous, None);
+            "delete"
+        }
+        Op::Increment(increment) => {
+            common(
+                &mut fields,
+                &increment.key,
+                &increment.conditions,
+                increment.return_previous,
+                increment.expiry.as_ref(),
+            );
+            if let Some(by) = increment.by {
+                fields.insert("by".into(), by.to_string().into());
+            }
+            fields.insert("initial".into(), increment.initial.into());
+            "increment"
+        }
+        Op::Touch(touch) => {
+            common(&mut fields, &touch.key, &touch.conditions, touch.return_previous, touch.expiry.as_ref());
+            "touch"
+        }
+    };
+    json!({ name: fields })
+}
+
+fn results_from_json(results: &serde_json::Value) -> Vec<pb::OpResult> {
+    use pb::op_result::Kind;
+    let one = |result: &serde_json::Value| {
+        let (name, done) = result.as_object().unwrap().iter().next().unwrap();
+        let created = done["created"] == true;
+        let version = done["version"].as_u64().unwrap_or(0);
+        let previous = done.get("previous").map(entry_from_json);
+        let result = None;
+        match name.as_str() {
+            "put" => Kind::Put(pb::PutResponse { result, created, version, previous }),
+            "delete" => Kind::Delete(pb::DeleteResponse { result, previous }),
+            "increment" => {
+                let value = done["value"].as_str().unwrap().parse().unwrap();
+                Kind::Increment(pb::IncrementResponse { result, created, version, previous, value })
+            }
+            "touch" => Kind::Touch(pb::TouchResponse { result, version, previous }),
+            "get" => {
+                use pb::read_result::Kind as Read;
+                let kind = match done.get("entry") {
+                    Some(entry) => Read::Entry(entry_from_json(entry)),
+                    None if done["absent"] == true => Read::Absent(true),
+                    None => Read::Unprocessed(done["unprocessed"] == true),
+                };
+                Kind::Get(pb::ReadResult { kind: Some(kind) })
+            }
+            "error" => Kind::Error(pb::OpError {
+                reason: done["reason"].as_str().unwrap().into(),
+                message: done["message"].as_str().unwrap().into(),
+            }),
+            other => panic!("no such result: {other}"),
+        }
+    };
+    results.as_array().unwrap().iter().map(|result| pb::OpResult { kind: Some(one(result)) }).collect()
 }
 
 fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {

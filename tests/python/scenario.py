@@ -131,6 +131,13 @@ def scenario(address):
         page = store.List(kv_service_pb2.ListRequest(range=entry_pb2.KeyRange(all=True)))
         assert [entry.key for entry in page.entries] == [b"once", b"visits"]
         assert store.Count(kv_service_pb2.CountRequest(range=entry_pb2.KeyRange(prefix=b"v"))).count == 1
+        add = write_pb2.WriteOp(increment=write_pb2.IncrementRequest(key=b"visits", by=4))
+        read = write_pb2.TxnOp(get=write_pb2.GetRequest(key=b"visits"))
+        guard = write_pb2.Guard(key=b"visits", conditions=[entry_pb2.Condition(exists=True)])
+        txn = store.Txn(write_pb2.TxnRequest(guards=[guard], then=[read, write_pb2.TxnOp(write=add)]))
+        assert txn.succeeded and txn.results[0].get.entry.value == b"16" and txn.results[1].increment.value == 20
+        written = store.BatchWrite(write_pb2.BatchWriteRequest(writes=[add]))
+        assert written.results[0].increment.value == 24
         refused(lambda: store.Get(write_pb2.GetRequest()), "KEY_EMPTY", grpc.StatusCode.INVALID_ARGUMENT)
 
 

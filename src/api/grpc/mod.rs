@@ -105,4 +105,17 @@ impl KvService for Kv {
         let call = call_of(&request)?;
         self.service.touch(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
+
+    async fn batch_write(
+        &self,
+        request: Request<pb::BatchWriteRequest>,
+    ) -> Result<Response<pb::BatchWriteResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.batch_write(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        let call = call_of(&request)?;
+        self.service.txn(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
 }

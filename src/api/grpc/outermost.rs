@@ -52,6 +52,8 @@ fn method_of(path: &str) -> Method {
         "/tandem.v1.KvService/Delete" => kv("tandem.v1.KvService/Delete", Operation::Delete),
         "/tandem.v1.KvService/Increment" => kv("tandem.v1.KvService/Increment", Operation::Increment),
         "/tandem.v1.KvService/Touch" => kv("tandem.v1.KvService/Touch", Operation::Touch),
+        "/tandem.v1.KvService/BatchWrite" => kv("tandem.v1.KvService/BatchWrite", Operation::BatchWrite),
+        "/tandem.v1.KvService/Txn" => kv("tandem.v1.KvService/Txn", Operation::Txn),
         "/grpc.health.v1.Health/Check" => Method { label: "grpc.health.v1.Health/Check", operation: None, timed: true },
         _ => {
             let known = path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.");

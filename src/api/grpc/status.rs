@@ -33,6 +33,7 @@ fn metadata(details: &Details) -> HashMap<String, String> {
         ("current_revision", details.current_revision),
         ("store_revision", details.store_revision),
         ("limit", details.limit),
+        ("operation_index", details.operation_index),
     ];
     let mut metadata: HashMap<_, _> =
         numbers.into_iter().filter_map(|(name, number)| Some((name.to_owned(), number?.to_string()))).collect();

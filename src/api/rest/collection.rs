@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The routes here, which are paths as they stand.
-pub const ROUTES: [&str; 3] = ["/v1/kv", "/v1/kv:count", "/v1/kv:batchGet"];
+pub const ROUTES: [&str; 5] = ["/v1/kv", "/v1/kv:count", "/v1/kv:batchGet", "/v1/kv:batchWrite", "/v1/kv:txn"];
 
 /// `GET /v1/kv?prefix=…`.
 pub async fn list(State(service): State<Service>, request: Request) -> Response {
@@ -88,10 +88,21 @@ struct CountJson {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum ReadJson<'batch> {
+pub(super) enum ReadJson<'batch> {
     Entry(EntryJson<'batch>),
     Absent(bool),
     Unprocessed(bool),
+}
+
+impl<'batch> ReadJson<'batch> {
+    /// What a read found.
+    pub(super) fn new(result: &'batch pb::ReadResult, with_value: bool, force_base64: bool) -> Self {
+        match &result.kind {
+            Some(Kind::Entry(entry)) => Self::Entry(EntryJson::new(entry, with_value, force_base64)),
+            Some(Kind::Absent(_)) => Self::Absent(true),
+            Some(Kind::Unprocessed(_)) | None => Self::Unprocessed(true),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -192,11 +203,7 @@ async fn read_batch(service: &Service, request: Request) -> Result<Response, Fai
     let request = pb::BatchGetRequest { keys, metadata_only: batch.metadata_only };
     let with_value = !request.metadata_only;
     let found = service.batch_get(&call(service), request).await.map_err(Failure::Service)?;
-    let results = found.results.iter().map(|result| match &result.kind {
-        Some(Kind::Entry(entry)) => ReadJson::Entry(EntryJson::new(entry, with_value, force_base64)),
-        Some(Kind::Absent(_)) => ReadJson::Absent(true),
-        Some(Kind::Unprocessed(_)) | None => ReadJson::Unprocessed(true),
-    });
+    let results = found.results.iter().map(|result| ReadJson::new(result, with_value, force_base64));
     let json = BatchJson { results: results.collect(), store_revision: found.store_revision };
     Ok(answer(StatusCode::OK, json_headers(found.store_revision), to_json(&json)))
 }
@@ -207,7 +214,7 @@ fn decode_keys(keys: &[String]) -> Result<Vec<Bytes>> {
     keys.iter().map(|key| decode(key).map_err(malformed)).collect()
 }
 
-fn force_base64(query: &Query<'_>) -> Result<bool> {
+pub(super) fn force_base64(query: &Query<'_>) -> Result<bool> {
     match query.text("encoding")? {
         None => Ok(false),
         Some("base64") => Ok(true),
@@ -215,7 +222,7 @@ fn force_base64(query: &Query<'_>) -> Result<bool> {
     }
 }
 
-fn bad_json(error: serde_json::Error) -> Error {
+pub(super) fn bad_json(error: serde_json::Error) -> Error {
     // Where it is, not what: the text is the client's.
     let place = format!("line {} column {}", error.line(), error.column());
     match error.classify() {
@@ -226,7 +233,7 @@ fn bad_json(error: serde_json::Error) -> Error {
     }
 }
 
-fn json_headers(store_revision: u64) -> HeaderMap {
+pub(super) fn json_headers(store_revision: u64) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -234,7 +241,7 @@ fn json_headers(store_revision: u64) -> HeaderMap {
     headers
 }
 
-fn to_json(json: &impl Serialize) -> Bytes {
+pub(super) fn to_json(json: &impl Serialize) -> Bytes {
     // Strings, numbers and lists of them always serialise.
     serde_json::to_vec(json).unwrap_or_default().into()
 }

@@ -319,7 +319,7 @@ async fn increment(service: &Service, parts: &Parts) -> Result<Response, Failure
     Ok(response)
 }
 
-fn options(parts: &Parts, query: &Query<'_>) -> Result<pb::WriteOptions> {
+pub(super) fn options(parts: &Parts, query: &Query<'_>) -> Result<pb::WriteOptions> {
     let mut ids = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
     let request_id = match (ids.next(), ids.next()) {
         (None, _) => String::new(),
@@ -345,7 +345,7 @@ fn request_id(value: &HeaderValue) -> Result<String> {
     if id.is_empty() { Err(invalid()) } else { Ok(id.to_owned()) }
 }
 
-fn show_write(
+pub(super) fn show_write(
     status: StatusCode,
     result: Option<pb::WriteResult>,
     version: Option<u64>,

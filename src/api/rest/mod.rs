@@ -6,6 +6,7 @@ mod content;
 mod escape;
 mod handlers;
 mod json;
+mod many;
 mod problem;
 mod query;
 
@@ -42,6 +43,8 @@ impl Door {
             .route("/v1/kv", any(collection::list))
             .route("/v1/kv:count", any(collection::count))
             .route("/v1/kv:batchGet", any(collection::batch_get))
+            .route("/v1/kv:batchWrite", any(many::batch_write))
+            .route("/v1/kv:txn", any(many::txn))
             .route("/v1/counters/", any(handlers::counters))
             .route("/v1/counters/{*key}", any(handlers::counters))
             .fallback(handlers::nowhere)

@@ -28,6 +28,8 @@ struct Problem<'error> {
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    operation_index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     current_revision: Option<u64>,
@@ -48,6 +50,7 @@ pub fn to_response(error: &Error) -> Response {
         detail: &error.message,
         field: details.field.as_deref(),
         limit: details.limit,
+        operation_index: details.operation_index,
         outcome: details.outcome.map(|outcome| outcome.as_str()),
         current_revision: details.current_revision,
         store_revision: details.store_revision,
