@@ -154,7 +154,7 @@ async fn a_stop_finishes_what_is_in_flight_and_restarts_clean() {
         (answer.status == 503 && answer.text() == "DRAINING\n").then_some(())
     })
     .await;
-    assert!(TcpStream::connect(&server.http).await.is_err() || refuses(&server.http).await, "accepts no more");
+    eventually("it accepts no more", async || refuses(&server.http).await.then_some(())).await;
     assert_eq!(held.await.unwrap().status, 404);
     stream.write_all(b"lf").await.unwrap();
     let mut answer = Vec::new();
