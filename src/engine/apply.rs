@@ -121,7 +121,7 @@ impl Applier {
             return done(revision);
         };
         match command {
-            Command::Open(_) => done(revision),
+            Command::Open(_) | Command::DeleteRange(_) => done(revision),
             Command::Settings(settings) => {
                 self.settings(settings);
                 done(revision)

@@ -82,7 +82,7 @@ impl<'command> KeyWrite<'command> {
             Command::Increment(request) => Some(Self::Increment(request)),
             Command::Touch(request) => Some(Self::Touch(request)),
             Command::BatchWrite(_) | Command::Txn(_) => None,
-            Command::Open(_) | Command::Expire(_) | Command::Settings(_) => None,
+            Command::DeleteRange(_) | Command::Open(_) | Command::Expire(_) | Command::Settings(_) => None,
         }
     }
 

@@ -61,6 +61,9 @@ fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
         .ok_or_else(|| Status::internal("a request came around the outermost layer"))
 }
 
+/// Answers that come one after another.
+type Streaming<T> = std::pin::Pin<Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl KvService for Kv {
     async fn get(&self, request: Request<pb::GetRequest>) -> Result<Response<pb::GetResponse>, Status> {
@@ -117,5 +120,24 @@ impl KvService for Kv {
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let call = call_of(&request)?;
         self.service.txn(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    type ScanStream = Streaming<pb::ScanResponse>;
+
+    async fn scan(&self, _: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    async fn delete_range(
+        &self,
+        _: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        Err(Status::unimplemented("not there yet"))
+    }
+
+    type WatchStream = Streaming<pb::WatchResponse>;
+
+    async fn watch(&self, _: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not there yet"))
     }
 }
