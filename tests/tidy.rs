@@ -10,13 +10,14 @@ use std::{
 use syn::visit::Visit;
 
 /// Rooms from the ground up. A room imports rooms of lower rows only; `app` may hold files of its own row inside.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["pb"],
     &["limits", "error", "notation"],
     &["model", "config", "metrics"],
     &["disk", "store"],
     &["engine"],
     &["service"],
+    &["api::cors"],
     &["api::grpc", "api::rest", "api::ops"],
     &["app", "telemetry"],
     &["cli"],

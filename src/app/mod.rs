@@ -20,7 +20,7 @@ use self::{
 };
 use crate::{
     api::{grpc, ops, rest},
-    config::{Settings, SyncMode},
+    config::{Cors, Settings, SyncMode},
     disk::{RealFileSystem, RecoveryError},
     engine::{self, Engine, Opened, clock::SystemTimeSource},
     metrics::Metrics,
@@ -81,7 +81,7 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
     let cores = Cores::start(settings.server.threads)?;
     let doors = Ending::default();
     let ops_ending = Ending::default();
-    open_doors(&service, &cores, listeners, &doors, &ops_ending)?;
+    open_doors(&service, &settings.cors, &cores, listeners, &doors, &ops_ending)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -144,14 +144,15 @@ fn bind(settings: &Settings) -> Result<Listeners, Trouble> {
 /// Serves all doors from now on: they answer LOADING until the engine is there.
 fn open_doors(
     service: &Service,
+    cors: &Cors,
     cores: &Cores,
     listeners: Listeners,
     doors: &Ending,
     ops_ending: &Ending,
 ) -> Result<(), Trouble> {
     let limits = service.limits();
-    let (grpc, reporter) = grpc::door(service).map_err(|error| Trouble::Other(error.to_string()))?;
-    let rest = rest::Door::new(service.clone());
+    let (grpc, reporter) = grpc::door(service, cors).map_err(|error| Trouble::Other(error.to_string()))?;
+    let rest = rest::Door::new(service.clone(), cors);
     let ops = ops::router(service.clone());
     cores.spawn(grpc::follow_health(service.clone(), reporter));
     let (http_listening, grpc_listening, ops_listening) = (

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use config::Value;
+use config::{Value, ValueKind};
 
 use super::{LogFormat, Settings, SyncMode};
 use crate::{
@@ -24,6 +24,7 @@ enum Kind {
     Sync,
     Format,
     Streams,
+    Origins,
 }
 
 /// One key of the configuration.
@@ -51,6 +52,11 @@ pub const KEYS: &[Key] = &[
     key("server.grpc_address", Kind::Address(|s| &mut s.server.grpc_address), "gRPC: address and port."),
     key("server.ops_address", Kind::Address(|s| &mut s.server.ops_address), "Probes and metrics: address and port."),
     key("server.threads", Kind::Count(|s| &mut s.server.threads, 0, 256), "Serving threads; 0: one for each core."),
+    key(
+        "cors.allowed_origins",
+        Kind::Origins,
+        "Origins whose pages a browser lets call REST and gRPC-Web; [] = none, \"*\" = any.",
+    ),
     key(
         "wal.sync",
         Kind::Sync,
@@ -179,6 +185,10 @@ fn distance(left: &str, right: &str) -> usize {
 impl Key {
     /// Sets the key to a value, or says what is wrong with it.
     pub fn set(&self, settings: &mut Settings, value: &Value) -> Result<(), String> {
+        if let Kind::Origins = self.kind {
+            settings.cors.allowed_origins = origins_of(value)?;
+            return Ok(());
+        }
         let text = value.clone().into_string().map_err(|_| "not a single value".to_owned())?;
         let text = text.trim();
         match &self.kind {
@@ -221,6 +231,8 @@ impl Key {
                     _ => return Err(format!("{text:?} is no format")),
                 };
             }
+            // Set above: it may be a list.
+            Kind::Origins => {}
             Kind::Streams => {
                 let streams = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
                 settings.limits.streams_per_connection = within(streams, 1, 65_536, text)?;
@@ -245,6 +257,9 @@ impl Key {
             Kind::Sync => "always, interval or never".into(),
             Kind::Format => "auto, text or json".into(),
             Kind::Streams => "1 to 65536".into(),
+            Kind::Origins => {
+                "a list, or text with commas, such as [\"https://app.example\", \"http://localhost:8080\"]".into()
+            }
         }
     }
 
@@ -272,8 +287,40 @@ impl Key {
                 LogFormat::Json => "json".into(),
             },
             Kind::Streams => settings.limits.streams_per_connection.to_string(),
+            // Origins have no characters that would need an escape.
+            Kind::Origins => format!("{:?}", settings.cors.allowed_origins),
         }
     }
+}
+
+fn origins_of(value: &Value) -> Result<Vec<String>, String> {
+    let not_a_list = |_| "neither a list nor text".to_owned();
+    let parts = match value.kind {
+        ValueKind::Array(_) => {
+            let parts = value.clone().into_array().map_err(not_a_list)?;
+            parts.into_iter().map(|part| part.into_string().map_err(not_a_list)).collect::<Result<Vec<_>, _>>()?
+        }
+        _ => value.clone().into_string().map_err(not_a_list)?.split(',').map(str::to_owned).collect(),
+    };
+    let origins = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    origins
+        .map(
+            |origin| {
+                if is_origin(origin) { Ok(origin.to_owned()) } else { Err(format!("{origin:?} is not an origin")) }
+            },
+        )
+        .collect()
+}
+
+/// `*`, or a scheme, a host and perhaps a port, as browsers write them: lower case, nothing behind.
+fn is_origin(text: &str) -> bool {
+    let written = |host: &str| {
+        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]_".contains(&byte);
+        !host.is_empty() && host.bytes().all(known)
+    };
+    let scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_lowercase() || b"+-.".contains(&byte));
+    text == "*"
+        || text.split_once("://").is_some_and(|(before, host)| !before.is_empty() && scheme(before) && written(host))
 }
 
 fn bytes_of(text: &str) -> Result<u64, String> {

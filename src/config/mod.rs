@@ -64,6 +64,13 @@ pub struct Server {
     pub threads: usize,
 }
 
+/// Section `cors`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cors {
+    /// Whose pages a browser lets call REST and gRPC-Web: none, these, or `*` for everybody's.
+    pub allowed_origins: Vec<String>,
+}
+
 /// Section `wal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wal {
@@ -93,6 +100,8 @@ pub struct Telemetry {
 pub struct Settings {
     /// Section `server`.
     pub server: Server,
+    /// Section `cors`.
+    pub cors: Cors,
     /// Section `wal`.
     pub wal: Wal,
     /// Section `limits`.
@@ -112,6 +121,7 @@ impl Default for Settings {
                 ops_address: loopback(16_702),
                 threads: 0,
             },
+            cors: Cors::default(),
             wal: Wal {
                 sync: SyncMode::Always,
                 sync_interval: Duration::from_secs(1),
@@ -294,7 +304,11 @@ mod tests {
 
     #[test]
     fn what_is_shown_can_be_loaded_again() {
-        let mut sources = environment(&[("TANDEM__WAL__SYNC", "interval"), ("TANDEM__LIMITS__VALUE_BYTES", "2MiB")]);
+        let mut sources = environment(&[
+            ("TANDEM__WAL__SYNC", "interval"),
+            ("TANDEM__LIMITS__VALUE_BYTES", "2MiB"),
+            ("TANDEM__CORS__ALLOWED_ORIGINS", "https://a.example,https://b.example"),
+        ]);
         sources.flags.push(("server.data_dir", "--data-dir", "/elsewhere".into()));
         let loaded = load(&sources).unwrap();
         let shown = loaded.show();
@@ -333,6 +347,21 @@ mod tests {
             "flag --http-address",
         ] {
             assert!(errors.iter().any(|error| error.contains(part)), "{part} in {errors:#?}");
+        }
+    }
+
+    #[test]
+    fn origins_are_a_list_in_a_file_and_text_in_the_environment() {
+        let origins = |loaded: Result<Loaded, ConfigErrors>| loaded.unwrap().settings.cors.allowed_origins;
+        let both = ["https://a.example", "http://localhost:8080"];
+        let from_environment = load(&environment(&[("TANDEM__CORS__ALLOWED_ORIGINS", &both.join(", "))]));
+        assert_eq!(origins(from_environment), both);
+        assert_eq!(origins(from_text(&format!("cors:\n  allowed_origins: {both:?}\n"))), both);
+        assert_eq!(origins(from_text("cors:\n  allowed_origins: \"*\"\n")), ["*"]);
+        assert!(origins(from_text("cors:\n  allowed_origins: []\n")).is_empty());
+        for bad in ["a.example", "https://a.example/", "https://a.example/x", "HTTPS://a.example", "https://"] {
+            let errors = load(&environment(&[("TANDEM__CORS__ALLOWED_ORIGINS", bad)])).unwrap_err();
+            assert!(errors.to_string().contains("is not an origin"), "{bad}: {errors}");
         }
     }
 

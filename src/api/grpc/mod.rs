@@ -1,12 +1,16 @@
-//! The gRPC door: `tandem.v1.KvService`, `grpc.health.v1` and reflection on one port.
+//! The gRPC door: `tandem.v1.KvService`, `grpc.health.v1` and reflection on one port, in gRPC and gRPC-Web.
 
+mod counted;
+mod dialect;
 mod health;
 mod outermost;
+mod sharing;
 mod status;
 
 use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{
+    config::Cors,
     limits::VALUE_BYTES_MAX,
     pb::{
         self,
@@ -15,8 +19,8 @@ use crate::{
     service::{Call, Service},
 };
 
-use self::status::to_status;
 pub use self::{health::follow_health, outermost::Door};
+use self::{sharing::of_grpc, status::to_status};
 
 /// A message may be this much larger than the request limit: the service then says by itself what is too large.
 const MESSAGE_SLACK_BYTES: usize = 64 * 1024;
@@ -25,7 +29,7 @@ const MESSAGE_SLACK_BYTES: usize = 64 * 1024;
 pub type BuildError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The whole door, and the reporter that [`follow_health`] keeps up to date.
-pub fn door(service: &Service) -> Result<(Door, tonic_health::server::HealthReporter), BuildError> {
+pub fn door(service: &Service, cors: &Cors) -> Result<(Door, tonic_health::server::HealthReporter), BuildError> {
     let limits = service.limits();
     let kv = KvServiceServer::new(Kv { service: service.clone() })
         .max_decoding_message_size(limits.request_bytes + MESSAGE_SLACK_BYTES)
@@ -43,7 +47,7 @@ pub fn door(service: &Service) -> Result<(Door, tonic_health::server::HealthRepo
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
         .prepare();
-    Ok((Door::new(service.clone(), routes), reporter))
+    Ok((Door::new(service.clone(), routes, of_grpc(cors)), reporter))
 }
 
 /// The service, as tonic calls it.

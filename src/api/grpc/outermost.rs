@@ -3,25 +3,27 @@
 //! headers, deadline, trace id and metrics belong to every call, answered or refused.
 
 use std::{
-    pin::Pin,
+    convert::Infallible,
     sync::Arc,
-    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body::{Frame, SizeHint};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body, service::Routes};
-use tower::ServiceExt as _;
+use tonic_web::GrpcWebLayer;
+use tower::{Layer as _, ServiceExt as _};
 
-use super::status::to_status;
+use super::{
+    counted::Counted,
+    dialect::{Dialect, plain_refusal},
+};
 use crate::{
+    api::cors::Sharing,
     error::{Error, Reason},
     limits::Limits,
     metrics::{Operation, Protocol},
-    service::{Call, Service, Share, TraceId},
+    service::{Call, Service, TraceId},
 };
 
 /// The door, to be called for each request.
@@ -29,6 +31,7 @@ use crate::{
 pub struct Door {
     service: Service,
     routes: Routes,
+    sharing: Sharing,
 }
 
 /// What a path means.
@@ -63,18 +66,29 @@ fn method_of(path: &str) -> Method {
 }
 
 impl Door {
-    pub(super) fn new(service: Service, routes: Routes) -> Self {
-        Self { service, routes }
+    pub(super) fn new(service: Service, routes: Routes, sharing: Sharing) -> Self {
+        Self { service, routes, sharing }
     }
 
     /// Answers one request.
     pub async fn answer(self, request: Request<Incoming>) -> Response<Body> {
+        let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
+        let mut response = self.sharing.around(request, |request| self.respond(request, trace)).await;
+        if let Ok(id) = HeaderValue::from_bytes(&trace.digits()) {
+            response.headers_mut().insert("kv-trace-id", id);
+        }
+        response
+    }
+
+    async fn respond(&self, request: Request<Incoming>, trace: TraceId) -> Response<Body> {
         let started = Instant::now();
         let method = method_of(request.uri().path());
-        let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
-        let mut response = match self.admit(&request, started) {
-            Ok(call) => self.call(request, method, call).await,
-            Err(error) => self.refuse(method, error),
+        let response = match Dialect::of(&request) {
+            Ok(dialect) => match self.admit(&request, started) {
+                Ok(call) => self.call(request, dialect, method, call).await,
+                Err(error) => self.refuse(dialect, method, error),
+            },
+            Err(error) => plain_refusal(self.count(method, error)),
         };
         let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
         if method.timed {
@@ -85,9 +99,6 @@ impl Door {
                 response.headers().get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default();
             tracing::debug!(%trace, method = method.label, ?code, message, "a call was refused");
         }
-        if let Ok(id) = HeaderValue::from_bytes(&trace.digits()) {
-            response.headers_mut().insert("kv-trace-id", id);
-        }
         response
     }
 
@@ -95,22 +106,20 @@ impl Door {
     fn admit(&self, request: &Request<Incoming>, started: Instant) -> Result<Call, Error> {
         let limits = self.service.limits();
         check_header_bytes(request, limits)?;
-        let content_type = request.headers().get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if request.method() != http::Method::POST || !content_type.starts_with(b"application/grpc") {
-            let text = "this port speaks gRPC: POST with content type application/grpc; REST is on another port";
-            return Err(Error::new(Reason::MediaTypeUnsupported, text));
-        }
         let asked = timeout_of(request.headers())?;
         let timeout = asked.map_or(limits.request_timeout, |asked| asked.min(limits.request_timeout));
         Ok(Call { protocol: Protocol::Grpc, deadline: started + timeout })
     }
 
-    async fn call(&self, mut request: Request<Incoming>, method: Method, call: Call) -> Response<Body> {
+    async fn call(
+        &self,
+        mut request: Request<Incoming>,
+        dialect: Dialect,
+        method: Method,
+        call: Call,
+    ) -> Response<Body> {
         request.extensions_mut().insert(call);
-        // Lives until the answer: the decoded message is what was received.
-        let share = Arc::new(self.service.body_share());
-        let body_share = Arc::clone(&share);
-        let answer = self.routes.clone().oneshot(request.map(|body| Body::new(Counted { body, share: body_share })));
+        let answer = self.answer_of_routes(request, dialect);
         let answered = match method.operation {
             // The service keeps the deadline once it has the message; this bounds the wait for the message itself.
             Some(_) => {
@@ -120,70 +129,60 @@ impl Door {
                     Err(_) => {
                         let text =
                             "the request's message did not arrive in time: send it at once, or check the network";
-                        return self.refuse(method, Error::new(Reason::BodyTimeout, text));
+                        return self.refuse(dialect, method, Error::new(Reason::BodyTimeout, text));
                     }
                 }
             }
             None => answer.await,
         };
         match answered {
-            Ok(response) => self.explain(method, response),
+            Ok(response) => self.explain(dialect, method, response),
             // Routes are infallible.
             Err(never) => match never {},
         }
     }
 
+    async fn answer_of_routes(
+        &self,
+        mut request: Request<Incoming>,
+        dialect: Dialect,
+    ) -> Result<Response<Body>, Infallible> {
+        // Lives until the answer: the decoded message is what was received.
+        let share = Arc::new(self.service.body_share());
+        let routes = self.routes.clone();
+        if dialect == Dialect::Native {
+            let body_share = Arc::clone(&share);
+            return routes.oneshot(request.map(|body| Body::new(Counted { body, share: body_share }))).await;
+        }
+        dialect.normalise(&mut request);
+        // Counted behind the translator, which would give every error of the body the same meaning.
+        let counted = routes.map_request(|request: Request<Body>| {
+            request.map(|body| Body::new(Counted { body, share: Arc::clone(&share) }))
+        });
+        GrpcWebLayer::new().layer(counted).oneshot(request).await
+    }
+
     /// Gives tonic's own refusals their reason.
-    fn explain(&self, method: Method, response: Response<Body>) -> Response<Body> {
+    fn explain(&self, dialect: Dialect, method: Method, response: Response<Body>) -> Response<Body> {
         let own = response.headers().contains_key("grpc-status-details-bin");
         let refusal = if own { None } else { Status::from_header_map(response.headers()) };
         match refusal {
             Some(status) if status.code() != Code::Ok && (method.operation.is_some() || method.label == "_OTHER") => {
-                self.refuse(method, reason_of(method, &status, self.service.limits()))
+                self.refuse(dialect, method, reason_of(method, &status, self.service.limits()))
             }
             _ => response,
         }
     }
 
-    fn refuse(&self, method: Method, error: Error) -> Response<Body> {
-        let error = match method.operation {
+    fn refuse(&self, dialect: Dialect, method: Method, error: Error) -> Response<Body> {
+        dialect.refusal(self.count(method, error))
+    }
+
+    fn count(&self, method: Method, error: Error) -> Error {
+        match method.operation {
             Some(operation) => self.service.refuse(Protocol::Grpc, operation, error),
             None => error,
-        };
-        to_status(error).into_http()
-    }
-}
-
-/// A request's body, counted against the memory for all of them.
-struct Counted {
-    body: Incoming,
-    share: Arc<Share>,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(context)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(Status::unavailable(error.to_string())))),
-            None => return Poll::Ready(None),
-        };
-        let bytes = frame.data_ref().map_or(0, Bytes::len);
-        match self.share.grow(bytes) {
-            Ok(()) => Poll::Ready(Some(Ok(frame))),
-            // The reason is given outside, where the refusal is counted.
-            Err(error) => Poll::Ready(Some(Err(Status::resource_exhausted(error.message)))),
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

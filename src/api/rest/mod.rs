@@ -9,6 +9,7 @@ mod json;
 mod many;
 mod problem;
 mod query;
+mod sharing;
 
 use std::{any::Any, time::Instant};
 
@@ -20,6 +21,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::handlers::{COUNTERS_PREFIX, Held, KV_PREFIX};
 use crate::{
+    api::cors::Sharing,
+    config::Cors,
     error::{Error, Reason},
     service::{Service, TraceId},
 };
@@ -31,11 +34,12 @@ const KV_TRACE_ID: HeaderName = HeaderName::from_static("kv-trace-id");
 pub struct Door {
     service: Service,
     routes: Router,
+    sharing: Sharing,
 }
 
 impl Door {
-    /// A door to this service.
-    pub fn new(service: Service) -> Self {
+    /// A door to this service, shared with pages of these origins.
+    pub fn new(service: Service, cors: &Cors) -> Self {
         let routes = Router::new()
             // Every method: the handlers refuse with their reason those they do not take.
             .route("/v1/kv/", any(handlers::kv))
@@ -51,7 +55,7 @@ impl Door {
             // A fault in a handler is an answer with a reason, not a broken connection.
             .layer(CatchPanicLayer::custom(fault))
             .with_state(service.clone());
-        Self { service, routes }
+        Self { service, routes, sharing: sharing::of_rest(cors) }
     }
 
     /// Answers one request. Stands around the routes because header size, trace id and metrics belong to every answer.
@@ -60,13 +64,7 @@ impl Door {
         let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
         let method = request.method().clone();
         let route = route_of(request.uri().path());
-        let mut response = match self.check_header_bytes(&request) {
-            Err(error) => problem::to_response(&error),
-            Ok(()) => match self.routes.clone().oneshot(request.map(Body::new)).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            },
-        };
+        let mut response = self.sharing.around(request, |request| self.respond(request)).await;
         if response.extensions().get::<Held>().is_none() {
             self.service.metrics().http_request(&method, route, response.status(), started.elapsed());
         }
@@ -77,6 +75,16 @@ impl Door {
             response.headers_mut().insert(KV_TRACE_ID, id);
         }
         response
+    }
+
+    async fn respond(&self, request: Request<Incoming>) -> Response {
+        match self.check_header_bytes(&request) {
+            Err(error) => problem::to_response(&error),
+            Ok(()) => match self.routes.clone().oneshot(request.map(Body::new)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            },
+        }
     }
 
     fn check_header_bytes(&self, request: &Request<Incoming>) -> Result<(), Error> {

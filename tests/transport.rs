@@ -1,0 +1,226 @@
+//! What the doors do around a request, whatever it asks: gRPC-Web, sharing with other origins.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod support;
+
+use std::collections::HashMap;
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use support::{Answer, Client, Server, client, send};
+use tandem::pb;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
+use tonic_types::StatusExt as _;
+
+const PUT: &str = "/tandem.v1.KvService/Put";
+const GET: &str = "/tandem.v1.KvService/Get";
+const WEB: &str = "application/grpc-web+proto";
+const WEB_TEXT: &str = "application/grpc-web-text";
+
+type Headers = &'static [(&'static str, &'static str)];
+
+/// A message as gRPC frames it.
+fn framed(message: &impl prost::Message) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+    message.encode(&mut frame).unwrap();
+    frame
+}
+
+/// The frames of an answer: messages, and then the trailers.
+fn unframed(mut body: &[u8]) -> (Vec<Vec<u8>>, HashMap<String, String>) {
+    let (mut messages, mut trailers) = (Vec::new(), HashMap::new());
+    while let Some((head, rest)) = body.split_first_chunk::<5>() {
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        let (frame, rest) = rest.split_at(length);
+        body = rest;
+        if head[0] & 0x80 == 0 {
+            messages.push(frame.to_vec());
+        } else {
+            let lines = String::from_utf8(frame.to_vec()).unwrap();
+            let pairs = lines.lines().map(|line| line.split_once(':').unwrap());
+            trailers = pairs.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+        }
+    }
+    (messages, trailers)
+}
+
+struct Web<'server> {
+    client: Client,
+    server: &'server Server,
+}
+
+impl Web<'_> {
+    async fn call(&self, path: &str, content_type: &str, body: &[u8]) -> Answer {
+        let url = format!("http://{}{path}", self.server.grpc);
+        send(&self.client, "POST", &url, &[("content-type", content_type), ("x-grpc-web", "1")], body).await
+    }
+}
+
+fn reason_of(answer: &Answer) -> String {
+    let status = tonic::Status::from_header_map(&answer.headers).unwrap_or_else(|| panic!("{answer:?}"));
+    status.get_details_error_info().unwrap_or_else(|| panic!("{answer:?}")).reason
+}
+
+fn put(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest { key: key.to_owned().into(), value: value.to_owned().into(), ..Default::default() }
+}
+
+fn get(key: &str) -> pb::GetRequest {
+    pb::GetRequest { key: key.to_owned().into(), metadata_only: false }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_web_calls_are_answered_over_http_1_in_binary_and_in_text() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let web = Web { client: client(), server: &server };
+    let written = web.call(PUT, WEB, &framed(&put("a", "1"))).await;
+    assert_eq!((written.status, written.header("content-type")), (200, Some(WEB)));
+    assert!(written.header("kv-trace-id").is_some());
+    let (messages, trailers) = unframed(&written.body);
+    assert!(pb::PutResponse::decode(messages[0].as_slice()).unwrap().created);
+    assert_eq!(trailers["grpc-status"], "0");
+
+    let asked = BASE64_STANDARD.encode(framed(&get("a")));
+    let read = web.call(GET, WEB_TEXT, asked.as_bytes()).await;
+    assert_eq!((read.status, read.header("content-type")), (200, Some("application/grpc-web-text+proto")));
+    // Each frame is base64 of its own.
+    let text = read.text();
+    let frames: Vec<u8> = text.as_bytes().chunks(4).flat_map(|four| BASE64_STANDARD.decode(four).unwrap()).collect();
+    let (messages, trailers) = unframed(&frames);
+    assert_eq!(pb::GetResponse::decode(messages[0].as_slice()).unwrap().entry.unwrap().value, "1");
+    assert_eq!(trailers["grpc-status"], "0");
+    // A parameter of the type is no other type.
+    let read = web.call(GET, "application/grpc-web; charset=utf-8", &framed(&get("a"))).await;
+    assert_eq!(unframed(&read.body).1["grpc-status"], "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_web_refusals_have_their_reason_in_the_headers() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &[("TANDEM__LIMITS__BODIES_BYTES", "8MiB")]);
+    let web = Web { client: client(), server: &server };
+    let large = "x".repeat((1 << 20) + 1);
+    let rows: &[(&str, &str, Vec<u8>, &str)] = &[
+        (GET, WEB, framed(&get("absent")), "KEY_NOT_FOUND"),
+        (PUT, WEB, framed(&put("", "")), "KEY_EMPTY"),
+        (PUT, WEB, framed(&put("a", &large)), "VALUE_TOO_LARGE"),
+        (PUT, WEB, framed(&put("a", &large.repeat(10))), "VALUE_TOO_LARGE"),
+        (PUT, WEB, vec![0, 0, 0, 0, 2, 0xff, 0xff], "MALFORMED"),
+        (PUT, WEB_TEXT, b"no base64!".to_vec(), "MALFORMED"),
+        ("/tandem.v1.KvService/Nothing", WEB, framed(&get("a")), "ROUTE_NOT_FOUND"),
+    ];
+    for (path, content_type, body, reason) in rows {
+        let answer = web.call(path, content_type, body).await;
+        assert_eq!((answer.status, reason_of(&answer).as_str()), (200, *reason), "{path} {content_type}");
+        assert!(answer.header("content-type").unwrap().starts_with("application/grpc-web"), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_web_stream_flows_while_it_lasts() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let request = http::Request::post(format!("http://{}/grpc.health.v1.Health/Watch", server.grpc))
+        .header("content-type", WEB)
+        .body(Full::new(Bytes::from(framed(&HealthCheckRequest { service: String::new() }))))
+        .unwrap();
+    let mut answer = client().request(request).await.unwrap();
+    let mut told = Vec::new();
+    for status in [ServingStatus::Serving, ServingStatus::NotServing] {
+        let frame = answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+        let (messages, _) = unframed(&frame);
+        told.push(HealthCheckResponse::decode(messages[0].as_slice()).unwrap().status());
+        assert_eq!(told.last(), Some(&status));
+        server.signal("TERM");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_http_on_the_grpc_port_is_told_what_the_port_speaks() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let client = client();
+    let url = format!("http://{}{GET}", server.grpc);
+    let rows: [(&str, Headers, &str); 6] = [
+        ("GET", &[], "REST is on another port"),
+        ("POST", &[("content-type", "application/json")], "REST is on another port"),
+        ("POST", &[("content-type", "application/grpc+json")], "REST is on another port"),
+        ("POST", &[("content-type", "application/grpc")], "gRPC needs HTTP/2"),
+        ("PUT", &[("content-type", WEB)], "a POST"),
+        ("OPTIONS", &[("origin", "https://a.example"), ("access-control-request-method", "POST")], "another port"),
+    ];
+    for (method, headers, part) in rows {
+        let answer = send(&client, method, &url, headers, b"").await;
+        assert_eq!((answer.status, answer.header("kv-reason")), (415, Some("MEDIA_TYPE_UNSUPPORTED")), "{method}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        let problem = answer.json();
+        assert_eq!(problem["reason"], "MEDIA_TYPE_UNSUPPORTED");
+        assert!(problem["detail"].as_str().unwrap().contains(part), "{method} {headers:?}: {problem}");
+        assert!(answer.header("kv-trace-id").is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_origins_are_let_in_only_where_the_configuration_says_so() {
+    let preflight = async |url: &str, origin: &str, method: &str, headers: &str| {
+        let asked = [
+            ("origin", origin),
+            ("access-control-request-method", method),
+            ("access-control-request-headers", headers),
+        ];
+        send(&client(), "OPTIONS", url, &asked, b"").await
+    };
+    let data = tempfile::tempdir().unwrap();
+    let app = "https://app.example";
+    let server = Server::start(data.path());
+    let answer = send(&client(), "GET", &server.url("/v1/kv/a"), &[("origin", app)], b"").await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (404, None), "off by default");
+    assert_eq!(preflight(&server.url("/v1/kv/a"), app, "PUT", "if-match").await.status, 405);
+    drop(server);
+
+    let origins = [("TANDEM__CORS__ALLOWED_ORIGINS", "https://app.example,http://localhost:8080")];
+    let server = Server::start_with(data.path(), &origins);
+    let rest = server.url("/v1/kv/a");
+    let grpc = format!("http://{}{GET}", server.grpc);
+    let lists = |answer: &Answer, header: &str, name: &str| {
+        let list = answer.header(header).unwrap_or_else(|| panic!("no {header}: {answer:?}")).to_lowercase();
+        assert!(list.split(',').any(|found| found.trim() == name.to_lowercase()), "{name} in {list}");
+    };
+    for (url, method, header) in
+        [(&rest, "PUT", "if-match"), (&rest, "PATCH", "Kv-Timing"), (&grpc, "POST", "x-grpc-web")]
+    {
+        for origin in [app, "http://localhost:8080"] {
+            let answer = preflight(url, origin, method, header).await;
+            assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some(origin)));
+            lists(&answer, "access-control-allow-methods", method);
+            lists(&answer, "access-control-allow-headers", header);
+            assert!(answer.header("access-control-max-age").is_some() && answer.header("kv-trace-id").is_some());
+        }
+        let stranger = preflight(url, "https://evil.example", method, header).await;
+        assert_eq!(stranger.header("access-control-allow-origin"), None);
+    }
+    let missing = send(&client(), "GET", &rest, &[("origin", app)], b"").await;
+    assert_eq!((missing.status, missing.header("access-control-allow-origin")), (404, Some(app)), "refusals are shown");
+    for name in ["ETag", "Link", "Kv-Revision", "Kv-Reason", "Kv-Store-Revision", "Kv-Trace-Id"] {
+        lists(&missing, "access-control-expose-headers", name);
+    }
+    let url = format!("http://{}{GET}", server.grpc);
+    let headers = [("origin", app), ("content-type", WEB)];
+    let called = send(&client(), "POST", &url, &headers, &framed(&get("absent"))).await;
+    assert_eq!(
+        (reason_of(&called).as_str(), called.header("access-control-allow-origin")),
+        ("KEY_NOT_FOUND", Some(app))
+    );
+    for name in ["grpc-status", "grpc-message", "grpc-status-details-bin", "kv-trace-id"] {
+        lists(&called, "access-control-expose-headers", name);
+    }
+    drop(server);
+
+    let server = Server::start_with(data.path(), &[("TANDEM__CORS__ALLOWED_ORIGINS", "*")]);
+    let answer = send(&client(), "GET", &server.url("/v1/kv/a"), &[("origin", app)], b"").await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+}
