@@ -44,6 +44,10 @@ pub struct Details {
     pub current_revision: Option<u64>,
     /// Revision of the state against which the request was judged.
     pub store_revision: Option<u64>,
+    /// The oldest revision that can be watched from.
+    pub oldest_revision: Option<u64>,
+    /// The revision from which a watcher that was ended goes on.
+    pub resume_revision: Option<u64>,
     /// The limit that was passed.
     pub limit: Option<u64>,
     /// The request's field that is wrong, by its name in the schema.

@@ -31,6 +31,22 @@ pub const BATCH_KEYS_MAX: usize = 1_000;
 pub const BATCH_WRITES_MAX: usize = 1_000;
 /// Guards, and operations of each branch, of one Txn at most.
 pub const TXN_OPERATIONS_MAX: usize = 128;
+/// Keys that one record of a DeleteRange removes at most: a short step under the locks.
+pub const DELETE_RANGE_KEYS_MAX: usize = 256;
+/// Entries of one batch of a Scan at most.
+pub const SCAN_BATCH_ENTRIES_MAX: usize = 256;
+/// Bytes of one batch of a Scan at most, but for one larger value.
+pub const SCAN_BATCH_BYTES_MAX: usize = 256 * KIB;
+/// Records that a watcher takes out of the history at once.
+pub const CATCH_UP_RECORDS_MAX: usize = 256;
+/// Published records that wait to be handed to watchers at most; past it every watcher is ended.
+pub const DISPATCH_RECORDS_MAX: usize = 16_384;
+/// What a watcher's initial state keeps at most of entries that were changed while it is read.
+pub const INITIAL_STATE_BYTES_MAX: usize = 64 * MIB;
+/// How often a watcher's initial state is begun, when writes outrun its reading, before the watcher is ended.
+pub const INITIAL_STATE_TRIES_MAX: usize = 3;
+/// A watcher that hears nothing is told this often how far it has come.
+pub const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 /// Most conditions of one write: one of each kind.
 pub const CONDITIONS_MAX: usize = 4;
 /// Shortest time to live.
@@ -97,6 +113,16 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// Requests held by `?wait=` at once at most.
     pub waits: usize,
+    /// Watchers at once at most.
+    pub watches: usize,
+    /// Revisions that wait for a slow watcher at most.
+    pub watcher_buffer_revisions: usize,
+    /// Bytes that wait for a slow watcher at most, but for one larger revision.
+    pub watcher_buffer_bytes: usize,
+    /// Events that the watch history keeps at most.
+    pub watch_history_events: usize,
+    /// Bytes that the watch history takes at most.
+    pub watch_history_bytes: usize,
     /// Time that a stop waits for requests in flight.
     pub drain_timeout: Duration,
     /// How long answers to request ids are remembered.
@@ -123,6 +149,11 @@ impl Default for Limits {
             connections: 10_000,
             streams_per_connection: 256,
             waits: 10_000,
+            watches: 100_000,
+            watcher_buffer_revisions: 1_024,
+            watcher_buffer_bytes: 4 * MIB,
+            watch_history_events: 100_000,
+            watch_history_bytes: 64 * MIB,
             drain_timeout: Duration::from_secs(20),
             request_window: Duration::from_secs(600),
             request_window_ids: 1_000_000,

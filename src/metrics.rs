@@ -34,6 +34,8 @@ pub enum Operation {
     BatchGet,
     /// Reads a page of a range.
     List,
+    /// Reads all of a range.
+    Scan,
     /// Counts a range.
     Count,
     /// Writes a key.
@@ -48,14 +50,19 @@ pub enum Operation {
     BatchWrite,
     /// Writes many keys, all or none.
     Txn,
+    /// Removes a range.
+    DeleteRange,
+    /// Hears of changes.
+    Watch,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Get,
         Self::BatchGet,
         Self::List,
+        Self::Scan,
         Self::Count,
         Self::Put,
         Self::Delete,
@@ -63,13 +70,16 @@ impl Operation {
         Self::Touch,
         Self::BatchWrite,
         Self::Txn,
+        Self::DeleteRange,
+        Self::Watch,
     ];
 
     /// Whether it writes.
     pub fn is_write(self) -> bool {
         match self {
-            Self::Get | Self::BatchGet | Self::List | Self::Count => false,
-            Self::Put | Self::Delete | Self::Increment | Self::Touch | Self::BatchWrite | Self::Txn => true,
+            Self::Get | Self::BatchGet | Self::List | Self::Scan | Self::Count | Self::Watch => false,
+            Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
+            Self::BatchWrite | Self::Txn | Self::DeleteRange => true,
         }
     }
 
@@ -78,6 +88,7 @@ impl Operation {
             Self::Get => "get",
             Self::BatchGet => "batch_get",
             Self::List => "list",
+            Self::Scan => "scan",
             Self::Count => "count",
             Self::Put => "put",
             Self::Delete => "delete",
@@ -85,6 +96,8 @@ impl Operation {
             Self::Touch => "touch",
             Self::BatchWrite => "batch_write",
             Self::Txn => "txn",
+            Self::DeleteRange => "delete_range",
+            Self::Watch => "watch",
         }
     }
 }
@@ -147,6 +160,11 @@ struct Gauges {
     revision: AtomicU64,
     request_window_ms: AtomicU64,
     recovery_us: AtomicU64,
+    watchers: AtomicU64,
+    watch_events: AtomicU64,
+    watch_dropped: AtomicU64,
+    watch_history_events: AtomicU64,
+    watch_history_bytes: AtomicU64,
 }
 
 struct Inner {
@@ -311,6 +329,27 @@ impl Metrics {
         gauges.request_window_ms.store(window_ms, Ordering::Relaxed);
     }
 
+    /// So many watchers are there.
+    pub fn watchers(&self, count: u64) {
+        self.0.gauges.watchers.store(count, Ordering::Relaxed);
+    }
+
+    /// A watcher was sent events.
+    pub fn watch_events(&self, count: u64) {
+        self.0.gauges.watch_events.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A watcher was ended because it read too slowly.
+    pub fn watcher_dropped(&self) {
+        self.0.gauges.watch_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the watch history holds now.
+    pub fn watch_history(&self, events: u64, bytes: u64) {
+        self.0.gauges.watch_history_events.store(events, Ordering::Relaxed);
+        self.0.gauges.watch_history_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// The start's recovery took this long.
     pub fn recovered(&self, elapsed: Duration) {
         let recovery_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
@@ -426,6 +465,11 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
     gauge("tandem.keys", "{key}", "Entries in the store.", |gauges| &gauges.keys);
     gauge("tandem.data", "By", "Bytes of the keys and values in the store.", |gauges| &gauges.data_bytes);
     gauge("tandem.revision", "{revision}", "Revision of the last applied record.", |gauges| &gauges.revision);
+    gauge("tandem.watchers", "{watcher}", "Watchers connected.", |gauges| &gauges.watchers);
+    gauge("tandem.watch.history.events", "{event}", "Events kept for watchers that begin in the past.", |gauges| {
+        &gauges.watch_history_events
+    });
+    gauge("tandem.watch.history", "By", "Bytes that these events take.", |gauges| &gauges.watch_history_bytes);
     let seconds = |name: &'static str, help: &'static str, read: fn(&Gauges) -> f64| {
         let gauges = Arc::clone(gauges);
         meter
@@ -441,13 +485,20 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
     seconds("tandem.recovery.duration", "Time that the start's recovery took.", |gauges| {
         gauges.recovery_us.load(Ordering::Relaxed) as f64 / 1e6
     });
-    let written = Arc::clone(gauges);
-    meter
-        .u64_observable_counter("tandem.wal.written")
-        .with_unit("By")
-        .with_description("Bytes written to the write-ahead log.")
-        .with_callback(move |observer| observer.observe(written.written_bytes.load(Ordering::Relaxed), &[]))
-        .build();
+    let counter = |name: &'static str, unit: &'static str, help: &'static str, read: fn(&Gauges) -> &AtomicU64| {
+        let gauges = Arc::clone(gauges);
+        meter
+            .u64_observable_counter(name)
+            .with_unit(unit)
+            .with_description(help)
+            .with_callback(move |observer| observer.observe(read(&gauges).load(Ordering::Relaxed), &[]))
+            .build();
+    };
+    counter("tandem.wal.written", "By", "Bytes written to the write-ahead log.", |gauges| &gauges.written_bytes);
+    counter("tandem.watch.events", "{event}", "Events sent to watchers.", |gauges| &gauges.watch_events);
+    counter("tandem.watch.dropped", "{watcher}", "Watchers ended because they read too slowly.", |gauges| {
+        &gauges.watch_dropped
+    });
 }
 
 fn observe_process(meter: &Meter) {
@@ -511,6 +562,11 @@ mod tests {
             "tandem_revision 0",
             "tandem_request_window_seconds 0",
             "tandem_recovery_duration_seconds 0",
+            "tandem_watchers 0",
+            "tandem_watch_events_total 0",
+            "tandem_watch_dropped_total 0",
+            "tandem_watch_history_events 0",
+            "tandem_watch_history_bytes 0",
             "tandem_build_info{version=",
             "process_resident_memory_bytes ",
             "process_cpu_seconds_total ",

@@ -32,6 +32,20 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// The entry of this metadata as clients read it.
+    pub fn to_pb(&self, key: Bytes, value: Bytes, content_type: String) -> pb::Entry {
+        pb::Entry {
+            key,
+            value,
+            revision: self.revision,
+            create_revision: self.create_revision,
+            version: self.version,
+            expire_time: self.expire_time_ms.map(timestamp_from_ms),
+            update_time: Some(timestamp_from_ms(self.update_time_ms)),
+            content_type,
+        }
+    }
+
     /// Whether the entry is gone at `time_ms`: from its deadline on.
     pub fn expired_at(&self, time_ms: u64) -> bool {
         self.expire_time_ms.is_some_and(|deadline_ms| deadline_ms <= time_ms)
@@ -97,16 +111,17 @@ impl<'entry> EntryRef<'entry> {
 
     /// The entry as clients read it, with or without its value.
     pub fn to_pb(&self, with_value: bool) -> pb::Entry {
-        pb::Entry {
-            key: Bytes::copy_from_slice(self.key),
-            value: if with_value { self.value.to_bytes() } else { Bytes::new() },
-            revision: self.metadata.revision,
-            create_revision: self.metadata.create_revision,
-            version: self.metadata.version,
-            expire_time: self.metadata.expire_time_ms.map(timestamp_from_ms),
-            update_time: Some(timestamp_from_ms(self.metadata.update_time_ms)),
-            content_type: self.content_type.to_owned(),
-        }
+        let value = if with_value { self.value.to_bytes() } else { Bytes::new() };
+        self.metadata.to_pb(Bytes::copy_from_slice(self.key), value, self.content_type.to_owned())
+    }
+
+    /// Bytes of its content type and of its value, unless that is shared.
+    pub fn inline_bytes(&self) -> usize {
+        let value_bytes = match self.value {
+            ValueRef::Inline(value) => value.len(),
+            ValueRef::Shared(_) => 0,
+        };
+        self.content_type.len() + value_bytes
     }
 }
 
@@ -370,6 +385,11 @@ impl KeySpan {
             Kind::All(true) => Ok(Self { start: Bytes::new(), end: None, prefix_bytes: 0 }),
             Kind::All(false) => Err(Error::invalid_field("range.all", "`all` is true or left out")),
         }
+    }
+
+    /// Whether a key lies in it.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= &self.start[..] && self.end.as_ref().is_none_or(|end| key < &end[..])
     }
 }
 

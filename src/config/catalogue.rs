@@ -126,6 +126,27 @@ pub const KEYS: &[Key] = &[
     ),
     key("limits.streams_per_connection", Kind::Streams, "Requests at once on one HTTP/2 connection at most."),
     key("limits.waits", Kind::Count(|s| &mut s.limits.waits, 0, 1_000_000), "Requests held by ?wait= at once at most."),
+    key("limits.watches", Kind::Count(|s| &mut s.limits.watches, 0, 10_000_000), "Watchers at once at most."),
+    key(
+        "limits.watcher_buffer_revisions",
+        Kind::Count(|s| &mut s.limits.watcher_buffer_revisions, 1, 1 << 20),
+        "Revisions that wait for a slow watcher at most; past it the watcher is ended with WATCHER_TOO_SLOW.",
+    ),
+    key(
+        "limits.watcher_buffer_bytes",
+        Kind::Bytes(|s| &mut s.limits.watcher_buffer_bytes, 64 << 10, 1 << 30),
+        "Bytes that wait for a slow watcher at most.",
+    ),
+    key(
+        "limits.watch_history_events",
+        Kind::Count(|s| &mut s.limits.watch_history_events, 0, 100_000_000),
+        "Events that are kept for watchers that begin in the past.",
+    ),
+    key(
+        "limits.watch_history_bytes",
+        Kind::Bytes(|s| &mut s.limits.watch_history_bytes, 0, 64 << 30),
+        "Bytes that these events take at most.",
+    ),
     key(
         "limits.drain_timeout",
         Kind::Time(|s| &mut s.limits.drain_timeout, Duration::ZERO, HOUR),

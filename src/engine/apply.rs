@@ -12,17 +12,21 @@ use bytes::Bytes;
 
 use crate::{
     error::Reason,
-    model::{Conditions, Refusal},
+    model::{Conditions, EntryRef, KeySpan, Refusal},
     pb::{
-        self,
+        self, EventKind,
         storage::{Expire, LogRecord, Open, Settings, log_record::Command},
     },
     store::{Place, Places, Store},
 };
 
 use super::{
-    judge::{Change, Effect, Judgement, KeyWrite, Plan, judge},
+    judge::{self, Effect, Judgement, KeyWrite, Plan, judge},
     waiters::Waiters,
+    watch::{
+        changes::{Change, Changes, Draft},
+        hub::Hub,
+    },
     window::{Bounds, Remembered, Window},
 };
 
@@ -71,14 +75,17 @@ impl State {
 pub struct Applier {
     store: Arc<Store>,
     waiters: Arc<Waiters>,
+    hub: Arc<Hub>,
     published: Arc<AtomicU64>,
     state: State,
+    /// What the record at hand has changed so far.
+    changed: Vec<Change>,
 }
 
 impl Applier {
     /// An applier over an empty store.
-    pub fn new(store: Arc<Store>, waiters: Arc<Waiters>) -> Self {
-        Self { store, waiters, published: Arc::default(), state: State::default() }
+    pub fn new(store: Arc<Store>, waiters: Arc<Waiters>, hub: Arc<Hub>) -> Self {
+        Self { store, waiters, hub, published: Arc::default(), state: State::default(), changed: Vec::new() }
     }
 
     /// Revision of the last applied record, as readers see it. A record that changes a key sets it before it lets the
@@ -105,7 +112,13 @@ impl Applier {
     /// Applies one record.
     pub fn apply(&mut self, record: &LogRecord) -> Applied {
         let applied = self.apply_command(record);
-        self.published.store(self.state.revision(), Ordering::Release);
+        let revision = self.state.revision();
+        self.published.store(revision, Ordering::Release);
+        for change in &self.changed {
+            self.waiters.changed(change.key());
+        }
+        let changed = std::mem::take(&mut self.changed);
+        self.hub.add(revision, (!changed.is_empty()).then(|| Changes::new(revision, changed)));
         applied
     }
 
@@ -121,13 +134,14 @@ impl Applier {
             return done(revision);
         };
         match command {
-            Command::Open(_) | Command::DeleteRange(_) => done(revision),
+            Command::Open(_) => done(revision),
+            Command::DeleteRange(request) => self.delete_range(request, revision),
             Command::Settings(settings) => {
                 self.settings(settings);
                 done(revision)
             }
             Command::Expire(expire) => {
-                self.expire(expire);
+                self.expire(expire, revision);
                 done(revision)
             }
             Command::Put(_) | Command::Delete(_) | Command::Increment(_) | Command::Touch(_) => {
@@ -155,18 +169,34 @@ impl Applier {
         self.state.window.set_bounds(bounds, self.state.time_ms);
     }
 
-    fn expire(&mut self, expire: &Expire) {
+    fn expire(&mut self, expire: &Expire, revision: u64) {
         for expired in &expire.keys {
-            let removed = self.store.write(&expired.key, |place| {
+            self.store.write(&expired.key, |place| {
                 let due = place.entry().is_some_and(|entry| {
                     entry.metadata.revision == expired.revision && entry.metadata.expired_at(self.state.time_ms)
                 });
-                due && place.remove()
+                if due {
+                    // No reader sees the entry gone at an earlier revision.
+                    self.published.store(revision, Ordering::Release);
+                    remove(place, EventKind::Expire, &mut self.changed);
+                }
             });
-            if removed {
-                self.waiters.changed(&expired.key);
-            }
         }
+    }
+
+    /// The first keys of a range, all under one lock.
+    fn delete_range(&mut self, request: &pb::DeleteRangeRequest, revision: u64) -> Applied {
+        // A range that means nothing is refused before it is logged.
+        let Ok(span) = KeySpan::from_pb(request.range.as_ref()) else { return done(revision) };
+        let limit = usize::try_from(request.max_keys).unwrap_or(usize::MAX);
+        let mut deleted = 0;
+        let next = self.store.write_first(&span.start, span.end.as_deref(), limit, |place| {
+            self.published.store(revision, Ordering::Release);
+            let expired = place.entry().is_some_and(|entry| entry.metadata.expired_at(self.state.time_ms));
+            deleted += u64::from(!expired);
+            remove(place, if expired { EventKind::Expire } else { EventKind::Delete }, &mut self.changed);
+        });
+        Applied { revision, effect: Effect::Range { deleted, next }, seen: Vec::new(), replayed: false }
     }
 
     /// Does it, unless the request id says that it was done before.
@@ -198,13 +228,10 @@ impl Applier {
     fn write(&mut self, write: KeyWrite<'_>, revision: u64) -> Applied {
         let time_ms = self.state.time_ms;
         let (judgement, previous) = self.store.write(write.key(), |place| {
-            let done = judge_and_carry_out(place, write, time_ms, revision);
+            let done = judge_and_carry_out(place, write, time_ms, revision, &mut self.changed);
             self.published.store(revision, Ordering::Release);
             done
         });
-        if judgement.is_ok() {
-            self.waiters.changed(write.key());
-        }
         Applied { revision, effect: Effect::One(judgement), seen: vec![previous], replayed: false }
     }
 
@@ -218,19 +245,15 @@ impl Applier {
         let mut items = Vec::with_capacity(writes.len());
         self.store.write_many(&keys, |places| {
             for (number, write) in writes.iter().enumerate() {
-                let done =
-                    places.at(number, write.key(), |place| judge_and_carry_out(place, *write, time_ms, revision));
-                let (judgement, previous) = done.unwrap_or((Ok(Change::default()), None));
+                let done = places.at(number, write.key(), |place| {
+                    judge_and_carry_out(place, *write, time_ms, revision, &mut self.changed)
+                });
+                let (judgement, previous) = done.unwrap_or((Ok(judge::Change::default()), None));
                 items.push(judgement);
                 seen.push(previous);
             }
             self.published.store(revision, Ordering::Release);
         });
-        for (write, item) in writes.iter().zip(&items) {
-            if item.is_ok() {
-                self.waiters.changed(write.key());
-            }
-        }
         Applied { revision, effect: Effect::Batch(items.into()), seen, replayed: false }
     }
 
@@ -252,17 +275,13 @@ impl Applier {
                 true => (&txn.then, txn.guards.len()),
                 false => (&txn.otherwise, txn.guards.len() + txn.then.len()),
             };
-            let done = carry_out_branch(places, branch, first, time_ms, revision);
+            let done = carry_out_branch(places, branch, first, time_ms, revision, &mut self.changed);
             self.published.store(revision, Ordering::Release);
             match done {
                 Ok((changes, seen)) => (Effect::Txn { succeeded, result: Ok(changes.into()) }, seen),
                 Err(aborted) => (Effect::Txn { succeeded, result: Err(aborted) }, Vec::new()),
             }
         });
-        if let Effect::Txn { succeeded, result: Ok(_) } = &effect {
-            let branch = if *succeeded { &txn.then } else { &txn.otherwise };
-            branch.iter().filter_map(write_of).for_each(|write| self.waiters.changed(write.key()));
-        }
         Applied { revision, effect, seen, replayed: false }
     }
 }
@@ -283,7 +302,7 @@ fn write_of(op: &pb::TxnOp) -> Option<KeyWrite<'_>> {
 }
 
 /// What a branch did: of each operation the change, and the entry before or read.
-type Branch = (Vec<Option<Change>>, Vec<Option<pb::Entry>>);
+type Branch = (Vec<Option<judge::Change>>, Vec<Option<pb::Entry>>);
 
 /// Judges all operations, then carries all out. The keys of `branch` have the numbers from `first` on.
 fn carry_out_branch(
@@ -292,6 +311,7 @@ fn carry_out_branch(
     first: usize,
     time_ms: u64,
     revision: u64,
+    changed: &mut Vec<Change>,
 ) -> Result<Branch, (usize, Refusal)> {
     let mut changes = Vec::with_capacity(branch.len());
     let mut seen = Vec::with_capacity(branch.len());
@@ -320,7 +340,7 @@ fn carry_out_branch(
     }
     for (number, key, plan) in plans {
         // All that judging can refuse was judged; what is left is the address space of a shard.
-        if let Some(Err(refusal)) = places.at(first + number, key, |place| carry_out(place, plan)) {
+        if let Some(Err(refusal)) = places.at(first + number, key, |place| carry_out(place, plan, time_ms, changed)) {
             return Err((number, refusal));
         }
     }
@@ -332,6 +352,7 @@ fn judge_and_carry_out(
     write: KeyWrite<'_>,
     time_ms: u64,
     revision: u64,
+    changed: &mut Vec<Change>,
 ) -> (Judgement, Option<pb::Entry>) {
     let entry = place.entry().filter(|entry| !entry.metadata.expired_at(time_ms));
     let judged = judge(write, entry.as_ref(), time_ms, revision);
@@ -340,31 +361,48 @@ fn judge_and_carry_out(
         (Some(entry), Ok(_)) if write.return_previous() => Some(entry.to_pb(true)),
         _ => None,
     };
-    (judged.and_then(|(change, plan)| carry_out(place, plan).map(|()| change)), previous)
+    (judged.and_then(|(change, plan)| carry_out(place, plan, time_ms, changed).map(|()| change)), previous)
 }
 
 fn done(revision: u64) -> Applied {
-    Applied { revision, effect: Effect::One(Ok(Change::default())), seen: Vec::new(), replayed: false }
+    Applied { revision, effect: Effect::One(Ok(judge::Change::default())), seen: Vec::new(), replayed: false }
 }
 
-fn carry_out(place: &mut Place<'_>, plan: Plan) -> Result<(), Refusal> {
+/// Carries a plan out and notes what it changed.
+fn carry_out(place: &mut Place<'_>, plan: Plan, time_ms: u64, changed: &mut Vec<Change>) -> Result<(), Refusal> {
     match plan {
         Plan::Put { value, content_type, metadata } => {
+            let before = place.entry();
             let content_type = match content_type {
                 Some(content_type) => content_type,
-                None => place.entry().map(|entry| entry.content_type.to_owned()).unwrap_or_default(),
+                None => before.map(|entry| entry.content_type.to_owned()).unwrap_or_default(),
             };
+            // Judging saw no expired entry: for watchers it goes first.
+            let expired = before.filter(|entry| entry.metadata.expired_at(time_ms));
+            let expiry = expired.map(|entry| Draft::new(place.key(), Some(&entry), 0));
+            let alive = if expired.is_some() { None } else { before };
+            let draft = Draft::new(place.key(), alive.as_ref(), content_type.len() + value.len());
             place
                 .put(&value, &content_type, metadata)
-                .map_err(|error| Refusal { reason: error.reason, current_revision: 0 })
+                .map_err(|error| Refusal { reason: error.reason, current_revision: 0 })?;
+            changed.extend(expiry.map(|draft| draft.done(EventKind::Expire, None)));
+            changed.push(draft.done(EventKind::Put, place.entry().as_ref()));
         }
         Plan::Touch(metadata) => {
+            let before = place.entry();
+            let draft = Draft::new(place.key(), before.as_ref(), before.as_ref().map_or(0, EntryRef::inline_bytes));
             place.touch(metadata);
-            Ok(())
+            changed.push(draft.done(EventKind::Touch, place.entry().as_ref()));
         }
-        Plan::Remove => {
-            place.remove();
-            Ok(())
-        }
+        Plan::Remove => remove(place, EventKind::Delete, changed),
+    }
+    Ok(())
+}
+
+/// Removes an entry and notes why.
+fn remove(place: &mut Place<'_>, kind: EventKind, changed: &mut Vec<Change>) {
+    let draft = Draft::new(place.key(), place.entry().as_ref(), 0);
+    if place.remove() {
+        changed.push(draft.done(kind, None));
     }
 }

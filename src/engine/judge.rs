@@ -40,6 +40,13 @@ pub enum Effect {
         /// What the branch did.
         result: Result<Box<[Option<Change>]>, (usize, Refusal)>,
     },
+    /// A part of a range was removed. Never remembered: a range is deleted without a request id.
+    Range {
+        /// So many entries.
+        deleted: u64,
+        /// The first key that is left behind them.
+        next: Option<Bytes>,
+    },
 }
 
 /// How to carry a write out.

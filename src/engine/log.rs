@@ -22,6 +22,7 @@ use super::{
     clock::{Clock, VisibleTime},
     completion::{Committed, Deliveries},
     queue::{Proposal, Queue, Taken, closed_error},
+    watch::hub::Hub,
 };
 use crate::{
     disk::{Wal, WalError},
@@ -45,6 +46,8 @@ pub struct Shared {
     pub disk_full: Arc<AtomicBool>,
     /// How the engine is.
     pub health: watch::Sender<Health>,
+    /// Who is told of changes.
+    pub hub: Arc<Hub>,
     /// The clock of records.
     pub clock: Clock,
     /// The time by which reads judge expiry.
@@ -69,8 +72,9 @@ impl Shared {
 pub enum WeakSync {
     /// At the latest this long after they were written.
     Within(Duration),
-    /// When the operating system pleases.
-    Never,
+    /// When the operating system pleases; while anyone watches, at the latest this long after they were written, because
+    /// watchers are told only of what is on disk.
+    Watched(Duration),
 }
 
 /// What the log thread leaves.
@@ -147,15 +151,26 @@ impl Log {
 
     /// When the log thread has something to do even if no proposal comes.
     fn next_duty(&self) -> Option<Instant> {
-        let sync = match (self.weak_sync, self.unsynced_since) {
-            (WeakSync::Within(interval), Some(since)) => Some(since + interval),
-            _ => None,
-        };
+        let sync = self.sync_interval().and_then(|interval| Some(self.unsynced_since? + interval));
         let mark = match self.weak_sync {
             WeakSync::Within(_) => self.unmarked_since.map(|since| since + MARK_AFTER),
-            WeakSync::Never => None,
+            WeakSync::Watched(_) => None,
         };
         sync.into_iter().chain(mark).min()
+    }
+
+    /// How long records may stay unsynced that nobody waits for; `None`: as long as the operating system pleases.
+    fn sync_interval(&self) -> Option<Duration> {
+        match self.weak_sync {
+            WeakSync::Within(interval) => Some(interval),
+            WeakSync::Watched(interval) => self.shared.hub.is_watched().then_some(interval),
+        }
+    }
+
+    /// Lets watchers know what is applied and on disk.
+    fn publish(&self) {
+        let state = self.applier.state();
+        self.shared.hub.publish(self.wal.synced_index().min(state.index) + state.offset);
     }
 
     fn idle(&mut self) -> Result<(), WalError> {
@@ -169,6 +184,7 @@ impl Log {
             let started = Instant::now();
             self.wal.mark()?;
             self.shared.metrics.synced(started.elapsed());
+            self.publish();
         }
         self.sync_in_background_if_due(now);
         Ok(())
@@ -182,11 +198,12 @@ impl Log {
         if self.wal.synced_index() == self.wal.written_index() {
             self.unsynced_since = None;
         }
+        self.publish();
         Ok(())
     }
 
     fn sync_in_background_if_due(&mut self, now: Instant) {
-        if let (WeakSync::Within(interval), Some(since)) = (self.weak_sync, self.unsynced_since)
+        if let (Some(interval), Some(since)) = (self.sync_interval(), self.unsynced_since)
             && now >= since + interval
         {
             // Until the thread reports, the next one is due an interval from now.
@@ -232,6 +249,8 @@ impl Log {
             self.apply(staged, deliveries);
         }
         shared.visible_time.thaw();
+        // Before the answers: who begins to watch after one finds its write published.
+        self.publish();
         deliveries.send();
         self.report();
         self.sync_in_background_if_due(Instant::now());
@@ -269,6 +288,8 @@ impl Log {
         self.shared.metrics.queued(self.shared.queue.depth() as u64);
         let state = self.applier.state();
         let totals = self.applier.store().totals();
+        let (events, bytes) = self.shared.hub.history_size();
+        self.shared.metrics.watch_history(events as u64, bytes as u64);
         self.shared.metrics.state(Gauges {
             keys: totals.keys,
             data_bytes: totals.data_bytes,

@@ -14,8 +14,14 @@ mod log;
 mod queue;
 pub mod state_hash;
 mod waiters;
+mod watch;
 pub mod window;
 
+pub use self::watch::{
+    inbox::Filter,
+    initial::{InitialState, Part},
+    subscription::{Heard, Subscription},
+};
 pub use crate::store::Step;
 
 use std::{
@@ -28,7 +34,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
-use tokio::sync::watch;
+use tokio::sync::watch::{Receiver, Sender};
 use twox_hash::XxHash3_128;
 
 use self::{
@@ -40,6 +46,7 @@ use self::{
     log::{Ended, Log, Shared, WeakSync, disk_full},
     queue::{Proposal, Queue},
     waiters::{Waiter, Waiters},
+    watch::hub::{Dispatcher, Hub},
     window::Bounds,
 };
 use crate::{
@@ -113,6 +120,7 @@ pub struct Engine {
 struct Threads {
     log: Option<JoinHandle<Ended>>,
     expirer: Option<Expirer>,
+    dispatcher: Option<Dispatcher>,
 }
 
 impl Engine {
@@ -125,17 +133,20 @@ impl Engine {
     ) -> Result<(Self, Opened), RecoveryError> {
         let started = Instant::now();
         let waiters = Arc::new(Waiters::new(options.limits.waits));
-        let (mut wal, mut applier, recovery) = recover(file_system, options, Arc::clone(&waiters))?;
+        let hub = Arc::new(Hub::new(&options.limits));
+        let (mut wal, mut applier, recovery) = recover(file_system, options, Arc::clone(&waiters), Arc::clone(&hub))?;
         let store = applier.shared_store();
         let clock = Clock::new(time_source, applier.state().time_ms);
         let term = applier.state().term + 1;
         log_start(&mut wal, &mut applier, &clock, term, recovery.clean, &options.limits)
             .map_err(|error| RecoveryError::io(&options.data_directory, error))?;
+        hub.publish(applier.state().revision());
         let shared = Arc::new(Shared {
             queue: Queue::new(options.limits.queue_items, options.limits.queue_bytes),
             revision: applier.published(),
             disk_full: wal.disk_full(),
-            health: watch::Sender::new(Health::Ready),
+            health: Sender::new(Health::Ready),
+            hub: Arc::clone(&hub),
             clock,
             visible_time: VisibleTime::default(),
             metrics,
@@ -149,7 +160,7 @@ impl Engine {
         shared.metrics.recovered(opened.elapsed);
         let weak_sync = match options.sync {
             SyncMode::Always | SyncMode::Interval => WeakSync::Within(options.sync_interval),
-            SyncMode::Never => WeakSync::Never,
+            SyncMode::Never => WeakSync::Watched(options.sync_interval),
         };
         let core = Arc::new(Core { store, shared: Arc::clone(&shared), waiters, sync: options.sync });
         let log = Log::new(wal, applier, shared, weak_sync, term);
@@ -158,7 +169,8 @@ impl Engine {
         let log =
             std::thread::Builder::new().name("tandem-log".into()).spawn(move || log.run()).map_err(thread_error)?;
         let expirer = Expirer::start(Arc::clone(&core)).map_err(thread_error)?;
-        let threads = Mutex::new(Threads { log: Some(log), expirer: Some(expirer) });
+        let dispatcher = hub.start().map_err(thread_error)?;
+        let threads = Mutex::new(Threads { log: Some(log), expirer: Some(expirer), dispatcher: Some(dispatcher) });
         Ok((Self { core, threads }, opened))
     }
 
@@ -236,19 +248,62 @@ impl Engine {
     /// Visits a span's entries in key order at one revision, which it gives.
     pub fn walk(&self, span: &KeySpan, descending: bool, mut visit: impl FnMut(&EntryRef<'_>) -> Step) -> u64 {
         let time_ms = self.core.time_ms();
-        let mut revision = self.revision();
-        self.core.store.walk(&span.start, span.end.as_deref(), descending, |entry| {
-            revision = self.revision();
+        self.core.walk_all(span, descending, |entry| {
             // Expired ones are passed over, the visitor being none the wiser: few, since the expirer follows closely.
-            if entry.metadata.expired_at(time_ms) { Step::Next } else { visit(&entry) }
-        });
-        revision
+            if entry.metadata.expired_at(time_ms) { Step::Next } else { visit(entry) }
+        })
     }
 
-    /// How many entries a span holds.
+    /// How many entries a span holds, and the revision of that.
     pub fn count(&self, span: &KeySpan) -> (u64, u64) {
-        let revision = self.revision();
-        (self.core.store.count(&span.start, span.end.as_deref(), self.core.time_ms()), revision)
+        let mut revision = 0;
+        let time_ms = self.core.time_ms();
+        let locked = || revision = self.revision();
+        (self.core.store.count(&span.start, span.end.as_deref(), time_ms, locked), revision)
+    }
+
+    /// Watches from a revision on, or from now. REVISION_COMPACTED, with the oldest revision that can be watched from,
+    /// when the history does not reach back so far.
+    pub fn watch(&self, filter: Filter, start_revision: Option<u64>) -> Result<Subscription> {
+        let hub = self.core.hub();
+        let seat = hub.enter(&self.core.shared.metrics)?;
+        let store_revision = self.revision();
+        let after_revision = match start_revision {
+            None => store_revision,
+            Some(start) if start > store_revision + 1 => {
+                let text = format!(
+                    "start_revision lies beyond the next one, {}: begin there, or at 0 for what comes from now on",
+                    store_revision + 1
+                );
+                return Err(Error::new(Reason::RevisionFuture, text).with(|details| {
+                    details.store_revision = Some(store_revision);
+                    details.field = Some("start_revision".into());
+                }));
+            }
+            Some(start) => start - 1,
+        };
+        let oldest_revision = hub.with_history(|history| history.oldest_revision());
+        if after_revision + 1 < oldest_revision {
+            let text = format!(
+                "the history reaches back to revision {oldest_revision} only: read the state again and watch from there, or                  ask for initial_state"
+            );
+            return Err(Error::new(Reason::RevisionCompacted, text).with(|details| {
+                details.oldest_revision = Some(oldest_revision);
+                details.store_revision = Some(store_revision);
+            }));
+        }
+        // The log may hold back syncs until somebody watches.
+        self.core.shared.queue.nudge();
+        Ok(Subscription::new(Arc::clone(hub), filter, after_revision, seat))
+    }
+
+    /// Reads a range as it is at one revision, and watches from there.
+    pub fn watch_state(&self, filter: Filter) -> Result<(InitialState, Subscription)> {
+        let seat = self.core.hub().enter(&self.core.shared.metrics)?;
+        self.core.shared.queue.nudge();
+        let state = InitialState::new(Arc::clone(&self.core), filter.span.clone());
+        let subscription = Subscription::new(Arc::clone(self.core.hub()), filter, state.revision(), seat);
+        Ok((state, subscription))
     }
 
     /// Revision of the last applied record. Taken before a read, the read shows at least this state.
@@ -267,7 +322,7 @@ impl Engine {
     }
 
     /// How the engine is, and every change of that.
-    pub fn health(&self) -> watch::Receiver<Health> {
+    pub fn health(&self) -> Receiver<Health> {
         self.core.shared.health.subscribe()
     }
 
@@ -303,6 +358,7 @@ impl Engine {
     fn end(&self) -> Option<Ended> {
         let mut threads = self.threads.lock();
         threads.expirer = None;
+        threads.dispatcher = None;
         self.core.shared.queue.close(Reason::Draining);
         // A log thread that panicked has failed the engine already.
         threads.log.take().and_then(|log| log.join().ok())
@@ -316,6 +372,19 @@ impl Drop for Engine {
 }
 
 impl Core {
+    fn hub(&self) -> &Arc<Hub> {
+        &self.shared.hub
+    }
+
+    /// Visits all entries of a span in key order, expired ones too, at one revision, which it gives.
+    fn walk_all(&self, span: &KeySpan, descending: bool, mut visit: impl FnMut(&EntryRef<'_>) -> Step) -> u64 {
+        let mut revision = 0;
+        // Under the locks: exactly what they show.
+        let locked = || revision = self.shared.revision.load(Ordering::Acquire);
+        self.store.walk(&span.start, span.end.as_deref(), descending, locked, |entry| visit(&entry));
+        revision
+    }
+
     fn get<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>) -> R) -> R {
         self.store.read(key, |entry| {
             // Only an entry that can expire costs a look at the time.
@@ -384,7 +453,8 @@ fn grows(command: &Command) -> bool {
 
 /// Replays the log in a directory and gives the hash of the state it leads to. Recovers like a start, but starts nothing.
 pub fn replay_state_hash(file_system: Arc<dyn FileSystem>, options: &Options) -> Result<u128, RecoveryError> {
-    let (_, applier, _) = recover(file_system, options, Arc::new(Waiters::new(0)))?;
+    let hub = Arc::new(Hub::new(&options.limits));
+    let (_, applier, _) = recover(file_system, options, Arc::new(Waiters::new(0)), hub)?;
     Ok(state_hash::state_hash(applier.store(), applier.state()))
 }
 
@@ -392,8 +462,9 @@ fn recover(
     file_system: Arc<dyn FileSystem>,
     options: &Options,
     waiters: Arc<Waiters>,
+    hub: Arc<Hub>,
 ) -> Result<(disk::Wal, Applier, Recovery), RecoveryError> {
-    let mut applier = Applier::new(Arc::new(Store::new()), waiters);
+    let mut applier = Applier::new(Arc::new(Store::new()), waiters, hub);
     let wal_options =
         WalOptions { segment_bytes: options.segment_bytes, store_directory: options.data_directory.clone() };
     let (wal, recovery) = disk::open(file_system, wal_options, &mut |replayed| {

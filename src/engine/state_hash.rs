@@ -73,6 +73,8 @@ fn lay_out_remembered(bytes: &mut Vec<u8>, id: &str, answered_ms: u64, remembere
     bytes.extend_from_slice(&remembered.fingerprint);
     number(bytes, remembered.revision);
     match &remembered.effect {
+        // Never remembered.
+        Effect::Range { .. } => {}
         Effect::One(judgement) => {
             number(bytes, 0);
             lay_out_item(bytes, *judgement);

@@ -340,7 +340,7 @@ proptest! {
     #[test]
     fn the_same_log_gives_the_same_state(records in records()) {
         let run = |through_bytes: bool| {
-            let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)));
+            let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)), Arc::new(Hub::new(&Limits::default())));
             let mut revisions = Vec::new();
             for record in &records {
                 let record = match through_bytes {
@@ -357,7 +357,7 @@ proptest! {
 
     #[test]
     fn a_changed_entry_changes_the_state_hash(records in records()) {
-        let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)));
+        let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)), Arc::new(Hub::new(&Limits::default())));
         for record in &records {
             applier.apply(record);
         }

@@ -72,7 +72,7 @@ const ITEM_BYTES: usize = 40;
 
 fn cost_bytes(id: &str, effect: &Effect) -> u64 {
     let items = match effect {
-        Effect::One(_) => 0,
+        Effect::One(_) | Effect::Range { .. } => 0,
         Effect::Batch(items) => items.len(),
         Effect::Txn { result, .. } => result.as_ref().map_or(0, |items| items.len()),
     };

@@ -345,7 +345,9 @@ fn refused(effect: Effect, replayed: bool) -> Error {
         Effect::One(Err(refusal)) => refusal.to_error(),
         Effect::Txn { result: Err((number, refusal)), .. } => at_operation(refusal.to_error(), number),
         // The window compares fingerprints: the answer of another kind of command never comes here.
-        Effect::One(Ok(_)) | Effect::Batch(_) | Effect::Txn { .. } => Error::internal("an answer of another kind"),
+        Effect::One(Ok(_)) | Effect::Batch(_) | Effect::Txn { .. } | Effect::Range { .. } => {
+            Error::internal("an answer of another kind")
+        }
     };
     error.with(|details| details.replayed = replayed)
 }

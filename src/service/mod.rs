@@ -6,8 +6,11 @@ mod budget;
 mod checks;
 mod health;
 mod many;
+mod range;
 mod reads;
+mod scan;
 mod trace;
+mod watch;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -20,7 +23,9 @@ use self::{budget::Budget, health::HealthBoard};
 pub use self::{
     budget::Share,
     health::{Check, Health},
+    scan::Scanning,
     trace::TraceId,
+    watch::Watching,
 };
 use crate::{
     engine::{Engine, apply::Applied, completion::Committed, judge::Change, judge::Effect, judge::KeyWrite},
@@ -268,7 +273,9 @@ impl Written {
             }
             Effect::One(Err(refusal)) => Err(refusal.to_error().with(|details| details.replayed = replayed)),
             // The window compares fingerprints: the answer of another kind of command never comes here.
-            Effect::Batch(_) | Effect::Txn { .. } => Err(Error::internal("an answer of another kind")),
+            Effect::Batch(_) | Effect::Txn { .. } | Effect::Range { .. } => {
+                Err(Error::internal("an answer of another kind"))
+            }
         }
     }
 

@@ -92,7 +92,7 @@ impl Service {
         if !request.page_token.is_empty() {
             narrow(&mut span, After::from_token(&request.page_token, query)?, request.descending);
         }
-        let mut page = Page::new(page_size, &span, request);
+        let mut page = Page::new(page_size, RESPONSE_BYTES_MAX, &span, request);
         engine.read_barrier();
         let store_revision = engine.walk(&span, request.descending, |entry| page.visit(entry));
         let next_page_token = match (page.more, page.last) {
@@ -111,7 +111,7 @@ fn entry_bytes(entry: &EntryRef<'_>, with_value: bool) -> usize {
 
 /// Where the next page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum After {
+pub(super) enum After {
     /// Next to this key.
     Key(Bytes),
     /// Next to all keys that were folded into this prefix.
@@ -155,7 +155,7 @@ fn query_hash(request: &pb::ListRequest) -> u64 {
 }
 
 /// Leaves what comes next to `after`, in the direction of the walk.
-fn narrow(span: &mut KeySpan, after: After, descending: bool) {
+pub(super) fn narrow(span: &mut KeySpan, after: After, descending: bool) {
     if descending {
         let (After::Key(end) | After::Prefix(end)) = after;
         span.end = Some(span.end.take().map_or(end.clone(), |old| old.min(end)));
@@ -174,23 +174,26 @@ fn narrow(span: &mut KeySpan, after: After, descending: bool) {
 }
 
 /// A page that fills.
-struct Page<'request> {
+pub(super) struct Page<'request> {
     size: usize,
+    bytes_max: usize,
     prefix_bytes: usize,
     request: &'request pb::ListRequest,
-    entries: Vec<pb::Entry>,
-    common_prefixes: Vec<Bytes>,
+    pub(super) entries: Vec<pb::Entry>,
+    pub(super) common_prefixes: Vec<Bytes>,
     bytes: usize,
     steps: usize,
-    last: Option<After>,
+    pub(super) last: Option<After>,
     /// There is something behind the last one.
-    more: bool,
+    pub(super) more: bool,
 }
 
 impl<'request> Page<'request> {
-    fn new(size: usize, span: &KeySpan, request: &'request pb::ListRequest) -> Self {
+    /// An empty page for `size` entries and `bytes_max` bytes, but for one larger value.
+    pub(super) fn new(size: usize, bytes_max: usize, span: &KeySpan, request: &'request pb::ListRequest) -> Self {
         Self {
             size,
+            bytes_max,
             prefix_bytes: span.prefix_bytes,
             request,
             entries: Vec::new(),
@@ -202,7 +205,7 @@ impl<'request> Page<'request> {
         }
     }
 
-    fn visit(&mut self, entry: &EntryRef<'_>) -> Step {
+    pub(super) fn visit(&mut self, entry: &EntryRef<'_>) -> Step {
         self.steps += 1;
         let folded = self.fold(entry.key);
         let takes = match &folded {
@@ -211,7 +214,7 @@ impl<'request> Page<'request> {
         };
         let found = self.entries.len() + self.common_prefixes.len();
         // One larger value may go alone.
-        let full = found == self.size || (found > 0 && self.bytes + takes > RESPONSE_BYTES_MAX);
+        let full = found == self.size || (found > 0 && self.bytes + takes > self.bytes_max);
         if full || self.steps > PAGE_STEPS_MAX {
             self.more = true;
             return Step::Stop;

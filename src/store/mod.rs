@@ -206,10 +206,16 @@ mod tests {
 
     fn walked(store: &Store, start: &[u8], end: Option<&[u8]>, descending: bool) -> Vec<Vec<u8>> {
         let mut keys = Vec::new();
-        store.walk(start, end, descending, |entry| {
-            keys.push(entry.key.to_vec());
-            Step::Next
-        });
+        store.walk(
+            start,
+            end,
+            descending,
+            || (),
+            |entry| {
+                keys.push(entry.key.to_vec());
+                Step::Next
+            },
+        );
         keys
     }
 
@@ -219,7 +225,10 @@ mod tests {
             let mut expected: Vec<_> = model.keys().filter(|key| inside(key)).cloned().collect();
             assert_eq!(walked(store, start, end, false), expected);
             let expired = |key: &&Vec<u8>| model[*key].2.expired_at(500);
-            assert_eq!(store.count(start, end, 500), (expected.len() - expected.iter().filter(expired).count()) as u64);
+            assert_eq!(
+                store.count(start, end, 500, || ()),
+                (expected.len() - expected.iter().filter(expired).count()) as u64
+            );
             expected.reverse();
             assert_eq!(walked(store, start, end, true), expected);
         }

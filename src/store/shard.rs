@@ -182,6 +182,11 @@ pub struct Place<'shard> {
 }
 
 impl Place<'_> {
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.key
+    }
+
     /// What the key holds.
     pub fn entry(&self) -> Option<EntryRef<'_>> {
         self.handle.map(|handle| self.shard.entry(handle))

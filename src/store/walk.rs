@@ -1,4 +1,7 @@
-//! Reads of several keys. Each holds the read locks it needs together, taken in ascending order, so that it sees one state.
+//! Reads and writes of several keys. Each holds the locks it needs together, taken in ascending order, so that it sees, or
+//! leaves, one state.
+
+use std::ops::Deref;
 
 use bytes::Bytes;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
@@ -77,39 +80,87 @@ impl Store {
         result
     }
 
-    /// Visits the entries of `[start, end)` in key order, under all read locks: to be kept short by `visit`.
+    /// Visits the entries of `[start, end)` in key order, under all read locks: to be kept short by `visit`. `locked` runs
+    /// first, even if there is nothing to visit.
     pub fn walk(
         &self,
         start: &[u8],
         end: Option<&[u8]>,
         descending: bool,
-        mut visit: impl FnMut(EntryRef<'_>) -> Step,
+        locked: impl FnOnce(),
+        visit: impl FnMut(EntryRef<'_>) -> Step,
     ) {
         let guards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
-        let seek = |key: Option<&[u8]>| -> Vec<_> {
-            guards.iter().map(|shard| shard.step(shard.before(key), descending)).collect()
-        };
-        // The next entry of each shard. Sixteen of them: a scan for the first one beats a heap.
-        let mut heads: Vec<Option<(EntryRef<'_>, Cursor)>> = seek(if descending { end } else { Some(start) });
-        loop {
-            let keys = heads.iter().enumerate().filter_map(|(shard, head)| head.map(|(entry, _)| (entry.key, shard)));
-            let first = if descending { keys.max() } else { keys.min() };
-            let Some((key, shard)) = first else { return };
-            if key < start || end.is_some_and(|end| key >= end) {
-                return;
-            }
-            let Some((entry, cursor)) = heads[shard] else { return };
-            match visit(entry) {
-                Step::Next => heads[shard] = guards[shard].step(cursor, descending),
-                Step::Jump(to) => heads = seek(Some(&to)),
-                Step::Stop => return,
-            }
-        }
+        locked();
+        walk_shards(&guards, start, end, descending, visit);
     }
 
-    /// How many entries lie in `[start, end)`, of those that are not past their deadline at `time_ms`.
-    pub fn count(&self, start: &[u8], end: Option<&[u8]>, time_ms: u64) -> u64 {
+    /// Runs `write` on the places of the first `limit` entries of `[start, end)`, all shards being locked together; gives
+    /// the key of the first entry behind them.
+    pub fn write_first(
+        &self,
+        start: &[u8],
+        end: Option<&[u8]>,
+        limit: usize,
+        mut write: impl FnMut(&mut Place<'_>),
+    ) -> Option<Bytes> {
+        let mut guards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
+        let before: Vec<_> = guards.iter().map(|shard| shard.totals()).collect();
+        let mut keys: Vec<Bytes> = Vec::with_capacity(limit);
+        let mut next = None;
+        walk_shards(&guards, start, end, false, |entry| {
+            let key = Bytes::copy_from_slice(entry.key);
+            if keys.len() == limit {
+                next = Some(key);
+                return Step::Stop;
+            }
+            keys.push(key);
+            Step::Next
+        });
+        for key in &keys {
+            let hash = hash_of(self.hash_seed, key);
+            write(&mut guards[Self::shard_number(hash)].place(hash, key));
+        }
+        for (shard, before) in guards.iter().zip(before) {
+            self.tally(before, shard.totals());
+        }
+        next
+    }
+
+    /// How many entries lie in `[start, end)`, of those that are not past their deadline at `time_ms`. `locked` runs under
+    /// the locks.
+    pub fn count(&self, start: &[u8], end: Option<&[u8]>, time_ms: u64, locked: impl FnOnce()) -> u64 {
         let guards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
+        locked();
         guards.iter().map(|shard| shard.count(start, end, time_ms) as u64).sum()
+    }
+}
+
+/// Visits entries of locked shards in key order.
+fn walk_shards<Guard: Deref<Target = Shard>>(
+    guards: &[Guard],
+    start: &[u8],
+    end: Option<&[u8]>,
+    descending: bool,
+    mut visit: impl FnMut(EntryRef<'_>) -> Step,
+) {
+    let seek = |key: Option<&[u8]>| -> Vec<_> {
+        guards.iter().map(|shard| shard.step(shard.before(key), descending)).collect()
+    };
+    // The next entry of each shard. Sixteen of them: a scan for the first one beats a heap.
+    let mut heads: Vec<Option<(EntryRef<'_>, Cursor)>> = seek(if descending { end } else { Some(start) });
+    loop {
+        let keys = heads.iter().enumerate().filter_map(|(shard, head)| head.map(|(entry, _)| (entry.key, shard)));
+        let first = if descending { keys.max() } else { keys.min() };
+        let Some((key, shard)) = first else { return };
+        if key < start || end.is_some_and(|end| key >= end) {
+            return;
+        }
+        let Some((entry, cursor)) = heads[shard] else { return };
+        match visit(entry) {
+            Step::Next => heads[shard] = guards[shard].step(cursor, descending),
+            Step::Jump(to) => heads = seek(Some(&to)),
+            Step::Stop => return,
+        }
     }
 }

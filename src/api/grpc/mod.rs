@@ -7,6 +7,9 @@ mod outermost;
 mod sharing;
 mod status;
 
+use std::pin::Pin;
+
+use futures_util::stream::{Stream, unfold};
 use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{
@@ -66,7 +69,7 @@ fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
 }
 
 /// Answers that come one after another.
-type Streaming<T> = std::pin::Pin<Box<dyn tonic::codegen::tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
+type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl KvService for Kv {
@@ -128,20 +131,33 @@ impl KvService for Kv {
 
     type ScanStream = Streaming<pb::ScanResponse>;
 
-    async fn scan(&self, _: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        Err(Status::unimplemented("not there yet"))
+    async fn scan(&self, request: Request<pb::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let call = call_of(&request)?;
+        let scanning = self.service.scan(&call, request.into_inner()).await.map_err(to_status)?;
+        let batches = unfold(scanning, |mut scanning| async {
+            let batch = scanning.next().await?;
+            Some((batch.map_err(to_status), scanning))
+        });
+        Ok(Response::new(Box::pin(batches)))
     }
 
     async fn delete_range(
         &self,
-        _: Request<pb::DeleteRangeRequest>,
+        request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        Err(Status::unimplemented("not there yet"))
+        let call = call_of(&request)?;
+        self.service.delete_range(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
     type WatchStream = Streaming<pb::WatchResponse>;
 
-    async fn watch(&self, _: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not there yet"))
+    async fn watch(&self, request: Request<pb::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let call = call_of(&request)?;
+        let watching = self.service.watch(&call, request.into_inner()).await.map_err(to_status)?;
+        let messages = unfold(watching, |mut watching| async {
+            let message = watching.next().await?;
+            Some((message.map_err(to_status), watching))
+        });
+        Ok(Response::new(Box::pin(messages)))
     }
 }

@@ -40,12 +40,13 @@ struct Method {
     /// As metrics name it.
     label: &'static str,
     operation: Option<Operation>,
-    /// Health and reflection answer streams or watchers, which no histogram of calls should see.
+    /// Streams last as long as their readers like: no histogram of calls should see them.
     timed: bool,
 }
 
 fn method_of(path: &str) -> Method {
     let kv = |label, operation| Method { label, operation: Some(operation), timed: true };
+    let stream = |label, operation| Method { label, operation: Some(operation), timed: false };
     match path {
         "/tandem.v1.KvService/Get" => kv("tandem.v1.KvService/Get", Operation::Get),
         "/tandem.v1.KvService/BatchGet" => kv("tandem.v1.KvService/BatchGet", Operation::BatchGet),
@@ -57,6 +58,9 @@ fn method_of(path: &str) -> Method {
         "/tandem.v1.KvService/Touch" => kv("tandem.v1.KvService/Touch", Operation::Touch),
         "/tandem.v1.KvService/BatchWrite" => kv("tandem.v1.KvService/BatchWrite", Operation::BatchWrite),
         "/tandem.v1.KvService/Txn" => kv("tandem.v1.KvService/Txn", Operation::Txn),
+        "/tandem.v1.KvService/DeleteRange" => kv("tandem.v1.KvService/DeleteRange", Operation::DeleteRange),
+        "/tandem.v1.KvService/Scan" => stream("tandem.v1.KvService/Scan", Operation::Scan),
+        "/tandem.v1.KvService/Watch" => stream("tandem.v1.KvService/Watch", Operation::Watch),
         "/grpc.health.v1.Health/Check" => Method { label: "grpc.health.v1.Health/Check", operation: None, timed: true },
         _ => {
             let known = path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.");

@@ -32,6 +32,8 @@ fn metadata(details: &Details) -> HashMap<String, String> {
     let numbers = [
         ("current_revision", details.current_revision),
         ("store_revision", details.store_revision),
+        ("oldest_revision", details.oldest_revision),
+        ("resume_revision", details.resume_revision),
         ("limit", details.limit),
         ("operation_index", details.operation_index),
     ];

@@ -30,19 +30,6 @@ use crate::{
 /// The routes here, which are paths as they stand.
 pub const ROUTES: [&str; 5] = ["/v1/kv", "/v1/kv:count", "/v1/kv:batchGet", "/v1/kv:batchWrite", "/v1/kv:txn"];
 
-/// `GET /v1/kv?prefix=…`.
-pub async fn list(State(service): State<Service>, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
-    if parts.method != Method::GET && parts.method != Method::HEAD {
-        return problem::method_not_allowed(
-            "GET, HEAD",
-            "a range takes GET: keys are written one by one under /v1/kv/",
-        );
-    }
-    let answer = list_page(&service, &parts).await;
-    finish(&service, Operation::List, answer)
-}
-
 /// `GET /v1/kv:count?prefix=…`.
 pub async fn count(State(service): State<Service>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
@@ -73,11 +60,18 @@ struct PageJson<'page> {
 }
 
 #[derive(Debug, Serialize)]
-struct PrefixJson<'page> {
+pub(super) struct PrefixJson<'page> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    prefix: Option<&'page str>,
+    pub(super) prefix: Option<&'page str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prefix_base64: Option<String>,
+    pub(super) prefix_base64: Option<String>,
+}
+
+impl<'page> PrefixJson<'page> {
+    pub(super) fn new(prefix: &'page [u8], force_base64: bool) -> Self {
+        let (prefix, prefix_base64) = text_or_base64(prefix, force_base64);
+        Self { prefix, prefix_base64 }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -120,7 +114,8 @@ struct BatchBody {
     metadata_only: bool,
 }
 
-async fn list_page(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+/// A page of `GET /v1/kv?prefix=…`.
+pub(super) async fn list(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     let known = [
         "prefix",
         "start",
@@ -155,14 +150,11 @@ async fn list_page(service: &Service, parts: &Parts) -> Result<Response, Failure
     let with_value = !request.keys_only;
     let page = service.list(&call(service), request).await.map_err(Failure::Service)?;
     let next_page_token = BASE64_URL_SAFE_NO_PAD.encode(&page.next_page_token);
-    let mut headers = json_headers(page.store_revision);
+    let mut headers = read_headers(page.store_revision);
     if !next_page_token.is_empty() {
         headers.extend(next_link(parts, &next_page_token).map(|link| (LINK, link)));
     }
-    let prefixes = page.common_prefixes.iter().map(|prefix| {
-        let (prefix, prefix_base64) = text_or_base64(prefix, force_base64);
-        PrefixJson { prefix, prefix_base64 }
-    });
+    let prefixes = page.common_prefixes.iter().map(|prefix| PrefixJson::new(prefix, force_base64));
     let json = PageJson {
         entries: page.entries.iter().map(|entry| EntryJson::new(entry, with_value, force_base64)).collect(),
         common_prefixes: prefixes.collect(),
@@ -185,7 +177,7 @@ async fn count_range(service: &Service, parts: &Parts) -> Result<Response, Failu
     let request = pb::CountRequest { range: Some(query.range()?) };
     let counted = service.count(&call(service), request).await.map_err(Failure::Service)?;
     let json = CountJson { count: counted.count, store_revision: counted.store_revision };
-    Ok(answer(StatusCode::OK, json_headers(counted.store_revision), to_json(&json)))
+    Ok(answer(StatusCode::OK, read_headers(counted.store_revision), to_json(&json)))
 }
 
 async fn read_batch(service: &Service, request: Request) -> Result<Response, Failure> {
@@ -205,7 +197,7 @@ async fn read_batch(service: &Service, request: Request) -> Result<Response, Fai
     let found = service.batch_get(&call(service), request).await.map_err(Failure::Service)?;
     let results = found.results.iter().map(|result| ReadJson::new(result, with_value, force_base64));
     let json = BatchJson { results: results.collect(), store_revision: found.store_revision };
-    Ok(answer(StatusCode::OK, json_headers(found.store_revision), to_json(&json)))
+    Ok(answer(StatusCode::OK, read_headers(found.store_revision), to_json(&json)))
 }
 
 fn decode_keys(keys: &[String]) -> Result<Vec<Bytes>> {
@@ -233,10 +225,15 @@ pub(super) fn bad_json(error: serde_json::Error) -> Error {
     }
 }
 
-pub(super) fn json_headers(store_revision: u64) -> HeaderMap {
+pub(super) fn json_headers() -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers
+}
+
+fn read_headers(store_revision: u64) -> HeaderMap {
+    let mut headers = json_headers();
     headers.insert(KV_STORE_REVISION, HeaderValue::from(store_revision));
     headers
 }

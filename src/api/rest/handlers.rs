@@ -345,22 +345,12 @@ fn request_id(value: &HeaderValue) -> Result<String> {
     if id.is_empty() { Err(invalid()) } else { Ok(id.to_owned()) }
 }
 
-pub(super) fn show_write(
-    status: StatusCode,
-    result: Option<pb::WriteResult>,
-    version: Option<u64>,
-    previous: Option<pb::Entry>,
-) -> Response {
+/// What the answer to every write says of it.
+pub(super) fn write_headers(result: &pb::WriteResult) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
-    let result = result.unwrap_or_default();
-    if let Some(version) = version {
-        headers.insert(KV_VERSION, HeaderValue::from(version));
-    }
     // Only validated: nothing was written, and nothing has a revision.
     if result.revision > 0 {
         headers.insert(KV_REVISION, HeaderValue::from(result.revision));
-        // What was deleted has no state that a tag could name.
-        headers.extend(version.and_then(|_| strong_tag(result.revision)).map(|tag| (ETAG, tag)));
         let durability = match result.durability() {
             pb::Durability::Fsynced => "fsynced",
             pb::Durability::Written | pb::Durability::Unspecified => "written",
@@ -369,6 +359,24 @@ pub(super) fn show_write(
     }
     if result.replayed {
         headers.insert(KV_REPLAYED, HeaderValue::from_static("true"));
+    }
+    headers
+}
+
+pub(super) fn show_write(
+    status: StatusCode,
+    result: Option<pb::WriteResult>,
+    version: Option<u64>,
+    previous: Option<pb::Entry>,
+) -> Response {
+    let result = result.unwrap_or_default();
+    let mut headers = write_headers(&result);
+    if let Some(version) = version {
+        headers.insert(KV_VERSION, HeaderValue::from(version));
+        // What was deleted has no state that a tag could name, nor has what was only validated.
+        if result.revision > 0 {
+            headers.extend(strong_tag(result.revision).map(|tag| (ETAG, tag)));
+        }
     }
     let body = match previous {
         Some(previous) => {

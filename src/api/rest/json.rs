@@ -20,13 +20,23 @@ pub struct EntryJson<'entry> {
     #[serde(skip_serializing_if = "Option::is_none")]
     value_base64: Option<String>,
     revision: u64,
+    // What was removed has neither, nor a content type.
+    #[serde(skip_serializing_if = "is_zero")]
     create_revision: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     version: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     expire_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     update_time: Option<String>,
+    #[serde(skip_serializing_if = "str::is_empty")]
     content_type: &'entry str,
+}
+
+// serde calls it with a reference.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Either as text or as base64.

@@ -9,7 +9,10 @@ mod json;
 mod many;
 mod problem;
 mod query;
+mod range;
 mod sharing;
+mod stream;
+mod watch;
 
 use std::{any::Any, time::Instant};
 
@@ -44,11 +47,12 @@ impl Door {
             // Every method: the handlers refuse with their reason those they do not take.
             .route("/v1/kv/", any(handlers::kv))
             .route("/v1/kv/{*key}", any(handlers::kv))
-            .route("/v1/kv", any(collection::list))
+            .route("/v1/kv", any(range::range))
             .route("/v1/kv:count", any(collection::count))
             .route("/v1/kv:batchGet", any(collection::batch_get))
             .route("/v1/kv:batchWrite", any(many::batch_write))
             .route("/v1/kv:txn", any(many::txn))
+            .route(watch::ROUTE, any(watch::watch))
             .route("/v1/counters/", any(handlers::counters))
             .route("/v1/counters/{*key}", any(handlers::counters))
             .fallback(handlers::nowhere)
@@ -108,6 +112,8 @@ fn route_of(path: &str) -> Option<&'static str> {
         Some("/v1/kv/{key}")
     } else if path.starts_with(COUNTERS_PREFIX) {
         Some("/v1/counters/{key}")
+    } else if path == watch::ROUTE {
+        Some(watch::ROUTE)
     } else {
         collection::ROUTES.into_iter().find(|route| *route == path)
     }

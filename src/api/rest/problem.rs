@@ -35,14 +35,22 @@ struct Problem<'error> {
     current_revision: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store_revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume_revision: Option<u64>,
 }
 
-/// The answer of an error.
-pub fn to_response(error: &Error) -> Response {
+/// An error in the middle of a stream.
+pub fn to_json(error: &Error) -> String {
     let none = Details::default();
-    let details = error.details.as_deref().unwrap_or(&none);
+    // Strings and numbers always serialise.
+    serde_json::to_string(&problem_of(error, error.details.as_deref().unwrap_or(&none))).unwrap_or_default()
+}
+
+fn problem_of<'error>(error: &'error Error, details: &'error Details) -> Problem<'error> {
     let status = error.reason.http_status();
-    let problem = Problem {
+    Problem {
         r#type: "about:blank",
         title: status.canonical_reason().unwrap_or("Error"),
         status: status.as_u16(),
@@ -54,10 +62,17 @@ pub fn to_response(error: &Error) -> Response {
         outcome: details.outcome.map(|outcome| outcome.as_str()),
         current_revision: details.current_revision,
         store_revision: details.store_revision,
-    };
-    // Strings and numbers always serialise.
-    let mut response = Response::new(Body::from(serde_json::to_vec(&problem).unwrap_or_default()));
-    *response.status_mut() = status;
+        oldest_revision: details.oldest_revision,
+        resume_revision: details.resume_revision,
+    }
+}
+
+/// The answer of an error.
+pub fn to_response(error: &Error) -> Response {
+    let none = Details::default();
+    let details = error.details.as_deref().unwrap_or(&none);
+    let mut response = Response::new(Body::from(to_json(error)));
+    *response.status_mut() = error.reason.http_status();
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

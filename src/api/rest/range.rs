@@ -1,0 +1,169 @@
+//! `/v1/kv?…`: a range as a resource. GET gives a page, or all of it as NDJSON; DELETE removes it.
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header::VARY, request::Parts};
+use serde::Serialize;
+
+use super::{
+    collection::{self, PrefixJson, force_base64, to_json},
+    content,
+    handlers::{Failure, answer, call, finish, options, write_headers},
+    json::EntryJson,
+    problem,
+    query::Query,
+    stream::{self, NDJSON, Piece},
+};
+use crate::{
+    error::{Error, Result},
+    metrics::Operation,
+    pb,
+    service::{Scanning, Service},
+};
+
+/// `/v1/kv?prefix=…`.
+pub async fn range(State(service): State<Service>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let streamed = stream::accepts(&parts.headers, NDJSON);
+    let (operation, answer) = match parts.method {
+        Method::GET | Method::HEAD if streamed => (Operation::Scan, scan(&service, &parts).await),
+        Method::GET | Method::HEAD => (Operation::List, collection::list(&service, &parts).await),
+        Method::DELETE => (Operation::DeleteRange, delete(&service, &parts).await),
+        _ => {
+            return problem::method_not_allowed(
+                "GET, HEAD, DELETE",
+                "a range takes GET and DELETE: keys are written one by one under /v1/kv/, or by POST /v1/kv:batchWrite",
+            );
+        }
+    };
+    let mut response = finish(&service, operation, answer);
+    if operation != Operation::DeleteRange {
+        // A cache must not give one form for the other.
+        response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
+    }
+    response
+}
+
+#[derive(Debug, Serialize)]
+struct PrefixLine<'scan> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    common_prefix: Option<&'scan str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    common_prefix_base64: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct EndLine {
+    end: bool,
+    store_revision: u64,
+}
+
+/// A scan on its way out.
+struct Lines {
+    scanning: Scanning,
+    with_value: bool,
+    force_base64: bool,
+    descending: bool,
+    store_revision: u64,
+    ended: bool,
+}
+
+async fn scan(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let known =
+        ["prefix", "start", "end", "key", "all", "start_after", "delimiter", "descending", "keys_only", "encoding"];
+    let query = Query::parse(parts.uri.query(), &known)?;
+    let request = pb::ScanRequest {
+        range: Some(query.range()?),
+        start_after: query.bytes("start_after")?.unwrap_or_default(),
+        delimiter: query.bytes("delimiter")?.unwrap_or_default(),
+        descending: query.flag("descending")?,
+        keys_only: query.flag("keys_only")?,
+    };
+    let lines = Lines {
+        with_value: !request.keys_only,
+        force_base64: force_base64(&query)?,
+        descending: request.descending,
+        scanning: service.scan(&call(service), request).await.map_err(Failure::Service)?,
+        store_revision: 0,
+        ended: false,
+    };
+    Ok(stream::response(NDJSON, lines, |mut lines| async {
+        let piece = lines.next().await?;
+        Some((piece, lines))
+    }))
+}
+
+impl Lines {
+    async fn next(&mut self) -> Option<Piece> {
+        if self.ended {
+            return None;
+        }
+        let mut text = Vec::new();
+        match self.scanning.next().await {
+            Some(Ok(batch)) => {
+                self.store_revision = batch.store_revision;
+                self.write(&batch, &mut text);
+            }
+            Some(Err(error)) => return Some(Piece::Failed(stream::error_line(&error))),
+            None => {
+                self.ended = true;
+                write_line(&EndLine { end: true, store_revision: self.store_revision }, &mut text);
+            }
+        }
+        Some(Piece::More(text.into()))
+    }
+
+    /// Entries and prefixes, merged back into the order of their keys.
+    fn write(&self, batch: &pb::ScanResponse, text: &mut Vec<u8>) {
+        let mut prefixes = batch.common_prefixes.iter().peekable();
+        let comes_first = |prefix: &Bytes, key: &Bytes| if self.descending { prefix > key } else { prefix < key };
+        for entry in &batch.entries {
+            while let Some(prefix) = prefixes.next_if(|prefix| comes_first(prefix, &entry.key)) {
+                self.write_prefix(prefix, text);
+            }
+            write_line(&EntryJson::new(entry, self.with_value, self.force_base64), text);
+        }
+        prefixes.for_each(|prefix| self.write_prefix(prefix, text));
+    }
+
+    fn write_prefix(&self, prefix: &Bytes, text: &mut Vec<u8>) {
+        let PrefixJson { prefix: common_prefix, prefix_base64: common_prefix_base64 } =
+            PrefixJson::new(prefix, self.force_base64);
+        write_line(&PrefixLine { common_prefix, common_prefix_base64 }, text);
+    }
+}
+
+pub(super) fn write_line(json: &impl Serialize, text: &mut Vec<u8>) {
+    // Strings, numbers and lists of them always serialise.
+    let _ = serde_json::to_writer(&mut *text, json);
+    text.push(b'\n');
+}
+
+#[derive(Debug, Serialize)]
+struct DeletedJson {
+    deleted: u64,
+    complete: bool,
+}
+
+async fn delete(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let known = ["prefix", "start", "end", "key", "all", "max_keys", "durability", "validate_only"];
+    let query = Query::parse(parts.uri.query(), &known)?;
+    content::expect_none(&parts.headers)?;
+    let max_keys = query.number("max_keys")?;
+    if max_keys == Some(0) {
+        return Err(Error::invalid_field("max_keys", "`max_keys` is 1 at least: leave it out for no limit").into());
+    }
+    let request = pb::DeleteRangeRequest {
+        range: Some(query.range()?),
+        max_keys: max_keys.unwrap_or(0),
+        options: Some(options(parts, &query)?),
+    };
+    let done = service.delete_range(&call(service), request).await.map_err(Failure::Service)?;
+    let mut headers = collection::json_headers();
+    headers.extend(write_headers(&done.result.unwrap_or_default()));
+    let json = DeletedJson { deleted: done.deleted, complete: done.complete };
+    Ok(answer(StatusCode::OK, headers, to_json(&json)))
+}

@@ -1,0 +1,199 @@
+//! `/v1/watch`: changes as they happen, as NDJSON or as server-sent events, so that a browser's `EventSource` resumes by
+//! itself.
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use bytes::Bytes;
+use http::{HeaderName, Method, request::Parts};
+use serde::Serialize;
+
+use super::{
+    collection::force_base64,
+    handlers::{Failure, call, finish},
+    json::EntryJson,
+    problem,
+    query::Query,
+    range::write_line,
+    stream::{self, EVENT_STREAM, NDJSON, Piece},
+};
+use crate::{
+    error::{Error, Result},
+    metrics::Operation,
+    pb::{self, EventKind},
+    service::{Service, Watching},
+};
+
+/// The route.
+pub const ROUTE: &str = "/v1/watch";
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// `GET /v1/watch?prefix=…`.
+pub async fn watch(State(service): State<Service>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    if parts.method != Method::GET {
+        return problem::method_not_allowed("GET", "watching takes GET, with the range in the query");
+    }
+    let answer = begin(&service, &parts).await;
+    finish(&service, Operation::Watch, answer)
+}
+
+/// How messages are written.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Ndjson,
+    EventStream,
+}
+
+/// A watcher on its way out.
+struct Messages {
+    watching: Watching,
+    form: Form,
+    force_base64: bool,
+}
+
+async fn begin(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let known =
+        ["prefix", "start", "end", "key", "all", "start_revision", "initial_state", "previous", "kinds", "encoding"];
+    let query = Query::parse(parts.uri.query(), &known)?;
+    let mut request = pb::WatchRequest {
+        range: Some(query.range()?),
+        start_revision: query.number("start_revision")?.unwrap_or(0),
+        initial_state: query.flag("initial_state")?,
+        previous: query.flag("previous")?,
+        kinds: kinds(&query)?,
+    };
+    if let Some(revision) = last_event_id(parts)? {
+        request.start_revision = revision + 1;
+        request.initial_state = false;
+    }
+    let form = if stream::accepts(&parts.headers, EVENT_STREAM) { Form::EventStream } else { Form::Ndjson };
+    let force_base64 = force_base64(&query)?;
+    let watching = service.watch(&call(service), request).await.map_err(Failure::Service)?;
+    let media_type = match form {
+        Form::Ndjson => NDJSON,
+        Form::EventStream => EVENT_STREAM,
+    };
+    Ok(stream::response(media_type, Messages { watching, form, force_base64 }, |mut messages| async {
+        let piece = messages.next().await?;
+        Some((piece, messages))
+    }))
+}
+
+/// `kinds=put,delete`.
+fn kinds(query: &Query<'_>) -> Result<Vec<i32>> {
+    let Some(text) = query.text("kinds")? else { return Ok(Vec::new()) };
+    let kind = |name: &str| match name {
+        "put" => Ok(EventKind::Put.into()),
+        "touch" => Ok(EventKind::Touch.into()),
+        "delete" => Ok(EventKind::Delete.into()),
+        "expire" => Ok(EventKind::Expire.into()),
+        "evict" => Ok(EventKind::Evict.into()),
+        _ => Err(Error::invalid_field("kinds", "`kinds` is a list of put, touch, delete, expire, evict")),
+    };
+    text.split(',').map(kind).collect()
+}
+
+/// What a browser sends when it connects again: the last `id` that it heard.
+fn last_event_id(parts: &Parts) -> Result<Option<u64>> {
+    let Some(value) = parts.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let revision = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|revision| *revision < u64::MAX);
+    revision.map(Some).ok_or_else(|| {
+        Error::malformed("last-event-id", "Last-Event-ID is not a revision: send the `id` that was last heard")
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct MessageJson<'message> {
+    revision: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<EventJson<'message>>,
+    #[serde(skip_serializing_if = "is_false")]
+    partial: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    synced: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    reset: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct EventJson<'message> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entry: Option<EntryJson<'message>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<EntryJson<'message>>,
+}
+
+// serde calls it with a reference.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl<'message> EventJson<'message> {
+    fn new(event: &'message pb::Event, force_base64: bool) -> Self {
+        let kind = event.kind();
+        let with_value = matches!(kind, EventKind::Put | EventKind::Touch);
+        Self {
+            kind: match kind {
+                EventKind::Put | EventKind::Unspecified => "put",
+                EventKind::Touch => "touch",
+                EventKind::Delete => "delete",
+                EventKind::Expire => "expire",
+                EventKind::Evict => "evict",
+            },
+            entry: event.entry.as_ref().map(|entry| EntryJson::new(entry, with_value, force_base64)),
+            previous: event.previous.as_ref().map(|entry| EntryJson::new(entry, true, force_base64)),
+        }
+    }
+}
+
+impl Messages {
+    async fn next(&mut self) -> Option<Piece> {
+        Some(match (self.watching.next().await?, self.form) {
+            (Ok(message), Form::Ndjson) => Piece::More(self.line(&message).into()),
+            (Ok(message), Form::EventStream) => Piece::More(self.server_sent(&message)),
+            (Err(error), Form::Ndjson) => Piece::Failed(stream::error_line(&error)),
+            (Err(error), Form::EventStream) => {
+                Piece::Failed(format!("event: problem\ndata: {}\n\n", problem::to_json(&error)).into())
+            }
+        })
+    }
+
+    /// The message as JSON, with a line break.
+    fn line(&self, message: &pb::WatchResponse) -> Vec<u8> {
+        let json = MessageJson {
+            revision: message.revision,
+            events: message.events.iter().map(|event| EventJson::new(event, self.force_base64)).collect(),
+            partial: message.partial,
+            synced: message.synced,
+            reset: message.reset,
+        };
+        let mut line = Vec::new();
+        write_line(&json, &mut line);
+        line
+    }
+
+    /// The message as an event. Only what ends a revision carries an id, so that nobody resumes in the middle of one.
+    fn server_sent(&self, message: &pb::WatchResponse) -> Bytes {
+        let mut text = Vec::new();
+        let progress = message.events.is_empty() && !message.synced && !message.reset;
+        if message.synced {
+            text.extend_from_slice(b"event: synced\n");
+        } else if message.reset {
+            text.extend_from_slice(b"event: reset\n");
+        }
+        if !message.partial && !message.reset {
+            text.extend_from_slice(format!("id: {}\n", message.revision).as_bytes());
+        }
+        if !progress {
+            text.extend_from_slice(b"data: ");
+            // JSON on one line, with its line break.
+            text.append(&mut self.line(message));
+        }
+        text.push(b'\n');
+        text.into()
+    }
+}
