@@ -56,6 +56,11 @@ pub const TTL_MS_MAX: u64 = 10 * 366 * 24 * 3_600_000;
 /// Longest `?wait=`.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// Largest answer that the command line takes: a largest value and what stands around it.
+pub const CLIENT_ANSWER_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX;
+/// Largest value or transaction that the command line reads from a file or standard input.
+pub const CLIENT_INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+
 /// Bytes that one group commit writes at most; a larger record goes alone.
 pub const GROUP_BYTES_MAX: usize = 4 * MIB;
 /// Bytes that a log record may take beyond its request: head, times, request id, fingerprint, padding.

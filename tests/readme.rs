@@ -24,6 +24,9 @@ fn has(program: &str) -> bool {
 /// Runs a block with the default addresses replaced by the server's.
 fn run(block: &str, server: &Server, directory: &Path) -> String {
     let script = block.replace("127.0.0.1:16700", &server.http).replace("127.0.0.1:16701", &server.grpc);
+    // `tandem` is the program under test, and talks to this server.
+    let tandem = format!("tandem() {{ TANDEM_ENDPOINT={} '{}' \"$@\"; }}", server.grpc, support::binary().display());
+    let script = format!("{tandem}\n{script}");
     let output = Command::new("bash").args(["-euc", &script]).current_dir(directory).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{script}\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -42,6 +45,33 @@ fn the_curl_lines_do_what_they_show() {
     let statuses: Vec<_> = text.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(statuses, ["201", "200", "201", "200", "204"], "{text}");
     assert!(text.contains("\r\n\r\nhello"), "{text}");
+}
+
+#[test]
+fn the_command_line_does_what_it_shows() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let text = run(&block("command line"), &server, data.path());
+    let lines: Vec<_> = text.lines().collect();
+    assert!(lines[1].starts_with("hello5"), "{text}");
+    assert!(text.contains("\nphoto ") && text.contains("\n3\n") && text.ends_with("exit code 1\n"), "{text}");
+    assert!(text.contains(r#"{"entries":[{"key":"greeting","value":"hello","#), "{text}");
+}
+
+#[test]
+fn a_lock_is_held_as_the_command_line_and_curl_show() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let fence = |text: &str| text.trim().strip_prefix("working with fence ").unwrap().parse::<u64>().unwrap();
+    let first = fence(&run(&block("lock"), &server, data.path()));
+    if !has("curl") {
+        println!("skipped: curl is not there");
+        return;
+    }
+    let second = fence(&run(&block("lock by curl"), &server, data.path()));
+    assert!(second > first);
+    // It was let go.
+    assert!(fence(&run(&block("lock"), &server, data.path())) > second);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod client;
 mod healthcheck;
 
 use std::{
@@ -9,10 +10,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::{self, Settings, Sources},
+    config::{self, ConfigErrors, Settings, Sources},
     telemetry,
 };
 
@@ -25,12 +26,16 @@ Examples:
   tandem --data-dir /var/lib/tandem --log-level debug
   TANDEM__WAL__SYNC=interval tandem             any key of the configuration, from the environment
   tandem config show                            what is in force, and where it came from
+  tandem put greeting hello --ttl 1h            talk to a running server (--endpoint, TANDEM_ENDPOINT)
+  tandem get greeting
 
 Exit codes:
   0   done
-  1   a failure, or a missing key
-  2   the data was refused: damaged, incomplete, foreign, of a newer version, or in use
-  64  usage or configuration is wrong";
+  1   a key is missing, a condition did not hold, or the server failed
+  2   data was refused: a request or an import that cannot be taken, or stored data that is damaged, incomplete, foreign,
+      of a newer version, or in use
+  64  usage or configuration is wrong
+  69  the server cannot be reached, or cannot do it now: trying again may help";
 
 /// An in-memory, durable key-value store with two doors, gRPC and REST, over one engine.
 ///
@@ -45,33 +50,33 @@ struct Arguments {
     command: Option<Command>,
 }
 
-/// Flags that win over file and environment.
-#[derive(Args, Debug)]
+/// Flags of the server that win over file and environment.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 struct Flags {
     /// Configuration file; otherwise config/tandem.yml where it is.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the data is; created where missing.
-    #[arg(long, value_name = "DIRECTORY", global = true)]
+    #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<String>,
     /// REST: address and port.
-    #[arg(long, value_name = "ADDRESS:PORT", global = true)]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     http_address: Option<String>,
     /// gRPC: address and port.
-    #[arg(long, value_name = "ADDRESS:PORT", global = true)]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     grpc_address: Option<String>,
     /// Probes and metrics: address and port.
-    #[arg(long, value_name = "ADDRESS:PORT", global = true)]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     ops_address: Option<String>,
     /// What is logged: error, warn, info, debug, trace, or a filter.
-    #[arg(long, value_name = "LEVEL", global = true)]
+    #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve: the same as no command.
-    Serve,
+    Serve(Flags),
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -80,15 +85,25 @@ enum Command {
         /// The server's ops listener; otherwise the configured one.
         #[arg(long, value_name = "URL")]
         endpoint: Option<String>,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    #[command(flatten)]
+    Client(client::Command),
+    /// Print a script that lets a shell complete commands and flags.
+    #[command(after_help = "Example:\n  tandem completions bash > ~/.local/share/bash-completion/completions/tandem")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
     },
 }
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Report everything that is wrong with it, or nothing.
-    Check,
+    Check(Flags),
     /// Print what is in force and where each value came from, as YAML.
-    Show,
+    Show(Flags),
     /// Print every key with its meaning, its range and its default: a file to begin from.
     Example,
 }
@@ -105,27 +120,64 @@ pub fn run(arguments: impl Iterator<Item = OsString>, serve: impl FnOnce(Setting
             };
         }
     };
-    let loaded = match config::load(&sources(&arguments.flags)) {
-        Ok(loaded) => loaded,
-        Err(errors) => return wrong(&errors.to_string()),
+    execute(arguments, serve).unwrap_or_else(|text| {
+        let _ = writeln!(io::stderr().lock(), "tandem: {text}");
+        ExitCode::from(EXIT_USAGE)
+    })
+}
+
+/// Does what the command line asks for; an error is one of usage or configuration.
+fn execute(arguments: Arguments, serve: impl FnOnce(Settings) -> ExitCode) -> Result<ExitCode, String> {
+    let before = arguments.flags;
+    let load = |flags: Flags| {
+        config::load(&sources(&flags.or(before.clone()))).map_err(|errors: ConfigErrors| errors.to_string())
     };
-    match arguments.command {
-        None | Some(Command::Serve) => match telemetry::init(&loaded.settings.telemetry) {
-            Ok(()) => serve(loaded.settings),
-            Err(error) => wrong(&error),
-        },
-        Some(Command::Config(ConfigCommand::Check)) => print("the configuration is good\n"),
-        Some(Command::Config(ConfigCommand::Show)) => print(&loaded.show()),
-        Some(Command::Config(ConfigCommand::Example)) => print(&config::example()),
-        Some(Command::Healthcheck { endpoint }) => {
-            let endpoint = endpoint.unwrap_or_else(|| loaded.settings.server.ops_address.to_string());
-            match healthcheck::ready(&endpoint) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(text) => {
-                    let _ = writeln!(io::stderr().lock(), "tandem: {endpoint}: {text}");
-                    ExitCode::FAILURE
-                }
-            }
+    Ok(match arguments.command.unwrap_or(Command::Serve(Flags::default())) {
+        Command::Serve(flags) => {
+            let settings = load(flags)?.settings;
+            telemetry::init(&settings.telemetry)?;
+            serve(settings)
+        }
+        Command::Config(ConfigCommand::Check(flags)) => {
+            load(flags)?;
+            print(b"the configuration is good\n")
+        }
+        Command::Config(ConfigCommand::Show(flags)) => print(load(flags)?.show().as_bytes()),
+        Command::Config(ConfigCommand::Example) => print(config::example().as_bytes()),
+        Command::Healthcheck { endpoint, flags } => {
+            let configured = load(flags)?.settings.server.ops_address;
+            ask_health(&endpoint.unwrap_or_else(|| configured.to_string()))
+        }
+        Command::Client(command) if before == Flags::default() => command.run(),
+        Command::Client(_) => return Err("a flag of the server stands before a client's command: leave it out".into()),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "tandem", &mut script);
+            print(&script)
+        }
+    })
+}
+
+fn ask_health(endpoint: &str) -> ExitCode {
+    match healthcheck::ready(endpoint) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            let _ = writeln!(io::stderr().lock(), "tandem: {endpoint}: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Flags {
+    /// These, and where one is not given, the others'.
+    fn or(self, others: Self) -> Self {
+        Self {
+            config: self.config.or(others.config),
+            data_dir: self.data_dir.or(others.data_dir),
+            http_address: self.http_address.or(others.http_address),
+            grpc_address: self.grpc_address.or(others.grpc_address),
+            ops_address: self.ops_address.or(others.ops_address),
+            log_level: self.log_level.or(others.log_level),
         }
     }
 }
@@ -145,13 +197,8 @@ fn sources(flags: &Flags) -> Sources {
     Sources { file: flags.config.clone(), environment, flags: flags_given }
 }
 
-fn wrong(text: &str) -> ExitCode {
-    let _ = writeln!(io::stderr().lock(), "tandem: {text}");
-    ExitCode::from(EXIT_USAGE)
-}
-
-fn print(text: &str) -> ExitCode {
+fn print(text: &[u8]) -> ExitCode {
     // Whoever closed the pipe has read enough.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let _ = io::stdout().lock().write_all(text);
     ExitCode::SUCCESS
 }

@@ -49,8 +49,9 @@ pub async fn batch_get(State(service): State<Service>, request: Request) -> Resp
     finish(&service, Operation::BatchGet, answer)
 }
 
+/// A page of a range.
 #[derive(Debug, Serialize)]
-struct PageJson<'page> {
+pub struct PageJson<'page> {
     entries: Vec<EntryJson<'page>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     common_prefixes: Vec<PrefixJson<'page>>,
@@ -74,10 +75,31 @@ impl<'page> PrefixJson<'page> {
     }
 }
 
+/// How many keys a range holds.
 #[derive(Debug, Serialize)]
-struct CountJson {
+pub struct CountJson {
     count: u64,
     store_revision: u64,
+}
+
+impl<'page> PageJson<'page> {
+    /// The JSON of a page, with values or without.
+    pub fn new(page: &'page pb::ListResponse, with_value: bool, force_base64: bool) -> Self {
+        let prefixes = page.common_prefixes.iter().map(|prefix| PrefixJson::new(prefix, force_base64));
+        Self {
+            entries: page.entries.iter().map(|entry| EntryJson::new(entry, with_value, force_base64)).collect(),
+            common_prefixes: prefixes.collect(),
+            next_page_token: BASE64_URL_SAFE_NO_PAD.encode(&page.next_page_token),
+            store_revision: page.store_revision,
+        }
+    }
+}
+
+impl CountJson {
+    /// The JSON of a count.
+    pub fn new(counted: &pb::CountResponse) -> Self {
+        Self { count: counted.count, store_revision: counted.store_revision }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -149,18 +171,11 @@ pub(super) async fn list(service: &Service, parts: &Parts) -> Result<Response, F
     };
     let with_value = !request.keys_only;
     let page = service.list(&call(service), request).await.map_err(Failure::Service)?;
-    let next_page_token = BASE64_URL_SAFE_NO_PAD.encode(&page.next_page_token);
+    let json = PageJson::new(&page, with_value, force_base64);
     let mut headers = read_headers(page.store_revision);
-    if !next_page_token.is_empty() {
-        headers.extend(next_link(parts, &next_page_token).map(|link| (LINK, link)));
+    if !json.next_page_token.is_empty() {
+        headers.extend(next_link(parts, &json.next_page_token).map(|link| (LINK, link)));
     }
-    let prefixes = page.common_prefixes.iter().map(|prefix| PrefixJson::new(prefix, force_base64));
-    let json = PageJson {
-        entries: page.entries.iter().map(|entry| EntryJson::new(entry, with_value, force_base64)).collect(),
-        common_prefixes: prefixes.collect(),
-        next_page_token,
-        store_revision: page.store_revision,
-    };
     Ok(answer(StatusCode::OK, headers, to_json(&json)))
 }
 
@@ -176,8 +191,7 @@ async fn count_range(service: &Service, parts: &Parts) -> Result<Response, Failu
     let query = Query::parse(parts.uri.query(), &["prefix", "start", "end", "key", "all"])?;
     let request = pb::CountRequest { range: Some(query.range()?) };
     let counted = service.count(&call(service), request).await.map_err(Failure::Service)?;
-    let json = CountJson { count: counted.count, store_revision: counted.store_revision };
-    Ok(answer(StatusCode::OK, read_headers(counted.store_revision), to_json(&json)))
+    Ok(answer(StatusCode::OK, read_headers(counted.store_revision), to_json(&CountJson::new(&counted))))
 }
 
 async fn read_batch(service: &Service, request: Request) -> Result<Response, Failure> {

@@ -130,8 +130,9 @@ struct BatchJson<'answer> {
     results: Vec<OpJson<'answer>>,
 }
 
+/// What a transaction did.
 #[derive(Debug, Serialize)]
-struct TxnJson<'answer> {
+pub struct TxnJson<'answer> {
     revision: u64,
     succeeded: bool,
     results: Vec<OpJson<'answer>>,
@@ -185,23 +186,54 @@ async fn write_batch(service: &Service, request: Request) -> Result<Response, Fa
 async fn write_txn(service: &Service, request: Request) -> Result<Response, Failure> {
     let share = service.body_share();
     let (body, options, force_base64) = read_body::<TxnBody>(service, request, &share).await?;
-    let branch = |ops: Vec<OpBody>| -> Result<Vec<pb::TxnOp>> {
-        let ops = ops
-            .into_iter()
-            .enumerate()
-            .map(|(number, op)| op.into_txn_op().map_err(|error| at_operation(error, number)));
-        ops.collect()
-    };
-    let guards = body.guards.into_iter().map(GuardBody::into_pb).collect::<Result<_>>()?;
-    let (then, otherwise) = (branch(body.then)?, branch(body.otherwise)?);
-    let with_values = [&then, &otherwise].map(|branch| branch.iter().map(reads_value).collect::<Vec<_>>());
-    let request = pb::TxnRequest { guards, then, otherwise, options: Some(options) };
+    let request = pb::TxnRequest { options: Some(options), ..body.into_pb()? };
+    let asked = ValuesAsked::of(&request);
     let done = service.txn(&call(service), request).await.map_err(Failure::Service)?;
-    let result = done.result.unwrap_or_default();
-    let with_values = if done.succeeded { &with_values[0] } else { &with_values[1] };
-    let results = done.results.iter().zip(with_values);
-    let results = results.map(|(result, with_value)| op_json(result, *with_value, force_base64)).collect();
-    Ok(json_answer(result, &TxnJson { revision: result.revision, succeeded: done.succeeded, results }))
+    Ok(json_answer(done.result.unwrap_or_default(), &TxnJson::new(&done, &asked, force_base64)))
+}
+
+/// The transaction that a JSON document asks for.
+pub fn txn_from_json(json: &[u8]) -> Result<pb::TxnRequest> {
+    serde_json::from_slice::<TxnBody>(json).map_err(bad_json)?.into_pb()
+}
+
+impl TxnBody {
+    fn into_pb(self) -> Result<pb::TxnRequest> {
+        let branch = |ops: Vec<OpBody>| -> Result<Vec<pb::TxnOp>> {
+            let ops = ops
+                .into_iter()
+                .enumerate()
+                .map(|(number, op)| op.into_txn_op().map_err(|error| at_operation(error, number)));
+            ops.collect()
+        };
+        let guards = self.guards.into_iter().map(GuardBody::into_pb).collect::<Result<_>>()?;
+        Ok(pb::TxnRequest { guards, then: branch(self.then)?, otherwise: branch(self.otherwise)?, options: None })
+    }
+}
+
+/// Of each branch's operations, whether a read asked for the value: an answer without one does not say so itself.
+#[derive(Debug)]
+pub struct ValuesAsked {
+    then: Vec<bool>,
+    otherwise: Vec<bool>,
+}
+
+impl ValuesAsked {
+    /// What a request asks for.
+    pub fn of(request: &pb::TxnRequest) -> Self {
+        let branch = |ops: &[pb::TxnOp]| ops.iter().map(reads_value).collect();
+        Self { then: branch(&request.then), otherwise: branch(&request.otherwise) }
+    }
+}
+
+impl<'answer> TxnJson<'answer> {
+    /// The JSON of what a transaction did.
+    pub fn new(done: &'answer pb::TxnResponse, asked: &ValuesAsked, force_base64: bool) -> Self {
+        let with_values = if done.succeeded { &asked.then } else { &asked.otherwise };
+        let results = done.results.iter().zip(with_values);
+        let results = results.map(|(result, with_value)| op_json(result, *with_value, force_base64)).collect();
+        Self { revision: done.result.unwrap_or_default().revision, succeeded: done.succeeded, results }
+    }
 }
 
 async fn read_body<T: DeserializeOwned>(

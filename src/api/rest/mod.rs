@@ -23,6 +23,12 @@ use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::handlers::{COUNTERS_PREFIX, Held, KV_PREFIX};
+/// The JSON that this door speaks, for the command line to speak it as well.
+pub use self::{
+    collection::{CountJson, PageJson},
+    json::{EntryJson, time as time_text},
+    many::{TxnJson, ValuesAsked, txn_from_json},
+};
 use crate::{
     api::cors::Sharing,
     config::Cors,

@@ -1,0 +1,129 @@
+//! The client's commands: what a running server can be asked, over gRPC.
+
+mod arguments;
+mod child;
+mod connection;
+mod count;
+mod delete;
+mod failure;
+mod get;
+mod increment;
+mod list;
+mod lock;
+mod output;
+mod put;
+mod range;
+mod table;
+mod touch;
+mod txn;
+mod write;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use self::failure::Failure;
+
+/// What a server can be asked.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read one key: exit code 1 if it is missing.
+    #[command(after_help = "Examples:
+  tandem get greeting
+  tandem get photo > photo.jpg              the bytes as they are: raw is the format where there is no terminal
+  tandem get greeting --output json
+  tandem get greeting --metadata            version, revision, times")]
+    Get(get::Get),
+    /// Write one key.
+    #[command(after_help = "Examples:
+  tandem put greeting hello
+  tandem put photo - --content-type image/jpeg < photo.jpg
+  tandem put session token --ttl 30m
+  tandem put leader me --if-absent          exit code 1 if there is one
+  tandem put config new --if-version 3")]
+    Put(put::Put),
+    /// Remove one key: exit code 1 if it is missing.
+    #[command(
+        name = "del",
+        after_help = "Examples:
+  tandem del greeting
+  tandem del greeting --previous            print what it held
+  tandem del leader --if-value me"
+    )]
+    Delete(delete::Delete),
+    /// Add to a number and print it.
+    #[command(
+        name = "incr",
+        after_help = "Examples:
+  tandem incr visits
+  tandem incr stock --by -3
+  tandem incr tickets --initial 1000
+  tandem incr logins:today --ttl 24h        the time to live counts from the first"
+    )]
+    Increment(increment::Increment),
+    /// Change when a key expires, and nothing else: exit code 1 if it is missing.
+    #[command(after_help = "Examples:
+  tandem touch session --ttl 30m
+  tandem touch session --never")]
+    Touch(touch::Touch),
+    /// Print a page of keys in order.
+    #[command(after_help = "Examples:
+  tandem list --prefix user:
+  tandem list --all --limit 1000 --keys-only
+  tandem list --prefix photos/ --delimiter /     as folders
+  tandem list --start a --end n --descending
+  tandem list --prefix user: --output json       as GET /v1/kv answers")]
+    List(list::List),
+    /// Print how many keys there are.
+    #[command(after_help = "Examples:
+  tandem count --all
+  tandem count --prefix user:")]
+    Count(count::Count),
+    /// Carry out a transaction: guards, then one of two branches. Exit code 1 if a guard did not hold.
+    #[command(after_help = r#"Examples:
+  tandem txn transfer.json
+  echo '{"guards":[{"key":"a","conditions":[{"version":1}]}],
+         "then":[{"put":{"key":"a","value":"new"}},{"increment":{"key":"changes"}}],
+         "otherwise":[{"get":{"key":"a"}}]}' | tandem txn -"#)]
+    Txn(txn::Txn),
+    /// Run a command while a key is ours; its exit code is ours. Exit code 1 if another holds the key.
+    #[command(after_help = "\
+The key is put if it is absent, kept alive while the command runs, and deleted when it ends. The command finds the
+key's create revision in TANDEM_FENCE: it rises with each holder, so a resource can refuse what an older one sends.
+When the lock is lost, because the key was deleted or the server did not answer in time, the command is asked to end
+(SIGTERM), then killed, and the exit code is 69. Signals are handed on to the command.
+
+Examples:
+  tandem lock nightly-report -- ./report.sh
+  tandem lock deploy --ttl 30s -- sh -c 'deploy --fence $TANDEM_FENCE'")]
+    Lock(lock::Lock),
+}
+
+impl Command {
+    /// Carries the command out.
+    pub fn run(self) -> ExitCode {
+        // The connection lives on a thread of its own: it answers the server's pings while a reader of the output rests.
+        let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return Failure::unavailable(format!("INTERNAL: no thread can be started: {error}")).report(),
+        };
+        match runtime.block_on(self.act()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(),
+        }
+    }
+
+    async fn act(self) -> failure::Result<()> {
+        match self {
+            Self::Get(get) => get.run().await,
+            Self::Put(put) => put.run().await,
+            Self::Delete(delete) => delete.run().await,
+            Self::Increment(increment) => increment.run().await,
+            Self::Touch(touch) => touch.run().await,
+            Self::List(list) => list.run().await,
+            Self::Count(count) => count.run().await,
+            Self::Txn(txn) => txn.run().await,
+            Self::Lock(lock) => lock.run().await,
+        }
+    }
+}
