@@ -60,6 +60,10 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 pub const CLIENT_ANSWER_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX;
 /// Largest value or transaction that the command line reads from a file or standard input.
 pub const CLIENT_INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+/// Smaller JSON bodies and messages are not worth compressing.
+pub const COMPRESSED_BODY_BYTES_MIN: u64 = KIB as u64;
+/// Bytes that are compressed or decompressed at once, before others get their turn.
+pub const COMPRESSION_STEP_BYTES: usize = 8 * KIB;
 
 /// Bytes that one group commit writes at most; a larger record goes alone.
 pub const GROUP_BYTES_MAX: usize = 4 * MIB;

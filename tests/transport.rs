@@ -1,16 +1,17 @@
-//! What the doors do around a request, whatever it asks: gRPC-Web, sharing with other origins.
+//! What the doors do around a request, whatever it asks: gRPC-Web, sharing with other origins, compression.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io::Read as _};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use support::{Answer, Client, Server, client, send};
-use tandem::pb;
+use tandem::pb::{self, kv_service_client::KvServiceClient};
+use tonic::{Code, codec::CompressionEncoding};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 use tonic_types::StatusExt as _;
 
@@ -223,4 +224,123 @@ async fn other_origins_are_let_in_only_where_the_configuration_says_so() {
     let server = Server::start_with(data.path(), &[("TANDEM__CORS__ALLOWED_ORIGINS", "*")]);
     let answer = send(&client(), "GET", &server.url("/v1/kv/a"), &[("origin", app)], b"").await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    flate2::read::GzEncoder::new(bytes, flate2::Compression::fast()).read_to_end(&mut packed).unwrap();
+    packed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_is_compressed_for_those_who_take_it_and_values_never_are() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let client = client();
+    let get = async |path: &str, accepted: &str| {
+        send(&client, "GET", &server.url(path), &[("accept-encoding", accepted)], b"").await
+    };
+    let value = br#"{"text":"a value that is JSON itself"}"#.repeat(200);
+    for key in 0..300 {
+        let url = server.url(&format!("/v1/kv/{key}"));
+        let put = send(&client, "PUT", &url, &[("content-type", "application/json")], &value).await;
+        assert_eq!(put.status, 201);
+    }
+    for path in ["/v1/kv?all=true&page_size=300", "/v1/kv?all=true&page_size=1", "/v1/kv/7?format=json"] {
+        let plain = get(path, "br, identity").await;
+        assert_eq!(plain.header("content-encoding"), None, "{path}");
+        let packed = get(path, "br;q=0.9, gzip;q=0.5").await;
+        assert_eq!((packed.status, packed.header("content-encoding")), (200, Some("gzip")), "{path}");
+        for answer in [&plain, &packed] {
+            assert!(answer.headers.get_all("vary").iter().any(|name| name == "accept-encoding"), "{answer:?}");
+        }
+        assert!(packed.body.len() * 5 < plain.body.len(), "{path}: {} of {}", packed.body.len(), plain.body.len());
+        assert_eq!(gunzip(&packed.body), plain.body, "{path}");
+        for name in ["etag", "kv-revision", "kv-store-revision", "link", "content-type"] {
+            assert_eq!(packed.header(name), plain.header(name), "{path}: {name}");
+        }
+        // The bytes differ from those without gzip: a tag may not promise that they are the same.
+        assert!(packed.header("etag").is_none_or(|tag| tag.starts_with("W/")), "{packed:?}");
+    }
+    let raw = get("/v1/kv/7", "gzip").await;
+    assert_eq!((raw.header("content-encoding"), raw.header("vary")), (None, None), "a value is somebody's bytes");
+    assert_eq!(raw.body, value);
+    let small = get("/v1/kv:count?all=true", "gzip").await;
+    assert_eq!(small.header("content-encoding"), None, "not worth it");
+    let missing = get("/v1/kv/nothing", "*;q=0").await;
+    assert_eq!(missing.status, 404, "whoever takes nothing is answered all the same");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_messages_are_compressed_as_client_and_server_agree() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+    let plain = KvServiceClient::new(endpoint.connect().await.unwrap());
+    let packed = plain.clone().send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
+    let value = "all the same ".repeat(70_000);
+    for client in [&plain, &packed] {
+        client.clone().put(put("large", &value)).await.unwrap();
+        client.clone().put(put("small", "value")).await.unwrap();
+    }
+    for (client, encoding) in [(&plain, None), (&packed, Some("gzip"))] {
+        for (key, value) in [("large", value.as_str()), ("small", "value")] {
+            let answer = client.clone().get(get(key)).await.unwrap();
+            let agreed = answer.metadata().get("grpc-encoding").map(|encoding| encoding.to_str().unwrap());
+            assert_eq!(agreed, encoding);
+            assert_eq!(answer.into_inner().entry.unwrap().value, value);
+        }
+        let missing = client.clone().get(get("missing")).await.unwrap_err();
+        assert_eq!(missing.get_details_error_info().unwrap().reason, "KEY_NOT_FOUND");
+    }
+    // Over gRPC-Web too, where the sizes can be seen.
+    let url = format!("http://{}{GET}", server.grpc);
+    let headers = [("content-type", WEB), ("grpc-accept-encoding", "identity,deflate,gzip")];
+    let answer = send(&support::client(), "POST", &url, &headers, &framed(&get("large"))).await;
+    assert_eq!((answer.header("grpc-encoding"), answer.body[0]), (Some("gzip"), 1));
+    assert!(answer.body.len() < value.len() / 50, "{} of {}", answer.body.len(), value.len());
+    let (messages, trailers) = unframed(&answer.body);
+    let message = pb::GetResponse::decode(gunzip(&messages[0]).as_slice()).unwrap();
+    assert_eq!((message.entry.unwrap().value.len(), trailers["grpc-status"].as_str()), (value.len(), "0"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_inflates_past_the_limit_is_refused_and_so_is_an_unknown_encoding() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let call = async |path: &str, encoding: &str, flag: u8, message: &[u8]| {
+        let frame = [&[flag][..], &(message.len() as u32).to_be_bytes(), message].concat();
+        let headers = [("content-type", WEB), ("grpc-encoding", encoding)];
+        send(&client(), "POST", &format!("http://{}{path}", server.grpc), &headers, &frame).await
+    };
+    let bomb = gzip(&vec![0; 200 << 20]);
+    assert!(bomb.len() < 2 << 20);
+    let before_bytes = resident_bytes(&server);
+    for (path, reason) in [(PUT, "VALUE_TOO_LARGE"), ("/tandem.v1.KvService/Delete", "REQUEST_TOO_LARGE")] {
+        assert_eq!(reason_of(&call(path, "gzip", 1, &bomb).await), reason);
+    }
+    let grown_bytes = resident_bytes(&server).saturating_sub(before_bytes);
+    assert!(grown_bytes < 64 << 20, "{grown_bytes}");
+    assert_eq!(reason_of(&call(PUT, "gzip", 1, b"not gzip").await), "MALFORMED");
+    let good = gzip(&put("a", "1").encode_to_vec());
+    let unknown = call(PUT, "br", 1, &good).await;
+    assert_eq!(reason_of(&unknown), "MEDIA_TYPE_UNSUPPORTED");
+    assert_eq!(unknown.header("grpc-accept-encoding"), Some("gzip,identity"));
+    assert_eq!(reason_of(&call(PUT, "identity", 1, &good).await), "MALFORMED", "flagged, with no encoding named");
+    assert_eq!(unframed(&call(PUT, "gzip", 1, &good).await.body).1["grpc-status"], (Code::Ok as i32).to_string());
+    let not_packed = put("a", "1").encode_to_vec();
+    assert_eq!(unframed(&call(PUT, "gzip", 0, &not_packed).await.body).1["grpc-status"], "0", "not all need be");
+}
+
+/// What the server takes of the machine's memory.
+fn resident_bytes(server: &Server) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }

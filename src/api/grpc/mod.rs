@@ -1,5 +1,6 @@
 //! The gRPC door: `tandem.v1.KvService`, `grpc.health.v1` and reflection on one port, in gRPC and gRPC-Web.
 
+mod compression;
 mod counted;
 mod dialect;
 mod health;

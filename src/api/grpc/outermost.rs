@@ -15,7 +15,8 @@ use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, ServiceExt as _};
 
 use super::{
-    counted::Counted,
+    MESSAGE_SLACK_BYTES,
+    compression::{ACCEPTED, GRPC_ACCEPT_ENCODING, Gzip},
     dialect::{Dialect, plain_refusal},
 };
 use crate::{
@@ -153,17 +154,18 @@ impl Door {
     ) -> Result<Response<Body>, Infallible> {
         // Lives until the answer: the decoded message is what was received.
         let share = Arc::new(self.service.body_share());
+        let gzip = Gzip::negotiate(request.headers_mut(), self.service.limits().request_bytes + MESSAGE_SLACK_BYTES);
         let routes = self.routes.clone();
         if dialect == Dialect::Native {
-            let body_share = Arc::clone(&share);
-            return routes.oneshot(request.map(|body| Body::new(Counted { body, share: body_share }))).await;
+            let request = request.map(|body| gzip.inflate(body, &share));
+            return routes.oneshot(request).await.map(|response| gzip.deflate(response));
         }
         dialect.normalise(&mut request);
-        // Counted behind the translator, which would give every error of the body the same meaning.
-        let counted = routes.map_request(|request: Request<Body>| {
-            request.map(|body| Body::new(Counted { body, share: Arc::clone(&share) }))
-        });
-        GrpcWebLayer::new().layer(counted).oneshot(request).await
+        // All this behind the translator, which would give every error of the body the same meaning.
+        let inner = routes
+            .map_request(|request: Request<Body>| request.map(|body| gzip.inflate(body, &share)))
+            .map_response(|response| gzip.deflate(response));
+        GrpcWebLayer::new().layer(inner).oneshot(request).await
     }
 
     /// Gives tonic's own refusals their reason.
@@ -172,7 +174,12 @@ impl Door {
         let refusal = if own { None } else { Status::from_header_map(response.headers()) };
         match refusal {
             Some(status) if status.code() != Code::Ok && (method.operation.is_some() || method.label == "_OTHER") => {
-                self.refuse(dialect, method, reason_of(method, &status, self.service.limits()))
+                let mut explained = self.refuse(dialect, method, reason_of(method, &status, self.service.limits()));
+                // After an encoding that is not taken: what is.
+                if response.headers().contains_key(GRPC_ACCEPT_ENCODING) {
+                    explained.headers_mut().insert(GRPC_ACCEPT_ENCODING, ACCEPTED);
+                }
+                explained
             }
             _ => response,
         }
@@ -208,7 +215,7 @@ fn reason_of(method: Method, status: &Status, limits: &Limits) -> Error {
         }
         Code::Unimplemented if method.operation.is_some() => Error::new(
             Reason::MediaTypeUnsupported,
-            "the message is compressed in a way that is not taken: send it as it is",
+            "the message is compressed in a way that is not taken: gzip is, or send it as it is",
         ),
         Code::Unimplemented => {
             Error::new(Reason::RouteNotFound, "no such service or method: reflection lists those there are")

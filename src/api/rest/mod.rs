@@ -1,6 +1,7 @@
 //! The REST door: keys and counters as resources, so that curl feels natural.
 
 mod collection;
+mod compression;
 mod conditions;
 mod content;
 mod escape;
@@ -19,7 +20,6 @@ use std::{any::Any, time::Instant};
 use axum::{Router, body::Body, response::Response, routing::any};
 use http::{HeaderName, HeaderValue, Request};
 use hyper::body::Incoming;
-use tower::ServiceExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::handlers::{COUNTERS_PREFIX, Held, KV_PREFIX};
@@ -90,10 +90,7 @@ impl Door {
     async fn respond(&self, request: Request<Incoming>) -> Response {
         match self.check_header_bytes(&request) {
             Err(error) => problem::to_response(&error),
-            Ok(()) => match self.routes.clone().oneshot(request.map(Body::new)).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            },
+            Ok(()) => compression::around(self.routes.clone(), request.map(Body::new)).await,
         }
     }
 
