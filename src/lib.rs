@@ -37,6 +37,10 @@
 //! - The retry window spreads its ids over many small maps (`engine::window`): no insertion moves more than a few kilobytes.
 //! - A record publishes its revision before it lets its shards go (`engine::apply::Applier::published`): a reader that holds
 //!   its shards' locks tells exactly the revision that they show.
+//! - A range is deleted in records of 256 keys, not of 1,000 (`limits::DELETE_RANGE_KEYS_MAX`): a step under all locks
+//!   stays well below a millisecond.
+//! - Watchers are served by a thread of their own (`engine::watch::hub`): the log thread only asks whether a record
+//!   concerns anyone.
 //!
 //! # Absent on purpose
 //!

@@ -294,11 +294,11 @@ async fn odd_keys_and_values_survive(door: &Door) {
     }
 }
 
-fn range(kind: pb::key_range::Kind) -> Option<pb::KeyRange> {
+pub fn range(kind: pb::key_range::Kind) -> Option<pb::KeyRange> {
     Some(pb::KeyRange { kind: Some(kind) })
 }
 
-fn prefix(prefix: &str) -> Option<pb::KeyRange> {
+pub fn prefix(prefix: &str) -> Option<pb::KeyRange> {
     range(pb::key_range::Kind::Prefix(prefix.to_owned().into()))
 }
 

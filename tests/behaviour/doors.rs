@@ -31,11 +31,11 @@ pub enum Door {
     Rest { client: Client, base: String },
 }
 
-fn call() -> Call {
+pub fn call() -> Call {
     Call { protocol: Protocol::Grpc, deadline: Instant::now() + Duration::from_secs(10) }
 }
 
-fn from_error(error: Error) -> Refused {
+pub fn from_error(error: Error) -> Refused {
     let details = error.details.unwrap_or_default();
     Refused {
         reason: error.reason.name().into(),
@@ -45,7 +45,7 @@ fn from_error(error: Error) -> Refused {
     }
 }
 
-fn from_status(status: &tonic::Status) -> Refused {
+pub fn from_status(status: &tonic::Status) -> Refused {
     let info = status.get_error_details().error_info().cloned().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "tandem");
     assert!(status.message().starts_with(&format!("{}: ", info.reason)), "{status:?}");
@@ -59,7 +59,7 @@ fn from_status(status: &tonic::Status) -> Refused {
     }
 }
 
-fn from_problem(answer: &Answer) -> Refused {
+pub fn from_problem(answer: &Answer) -> Refused {
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
     let problem = answer.json();
     let reason = problem["reason"].as_str().unwrap().to_owned();
@@ -450,7 +450,7 @@ fn results_from_json(results: &serde_json::Value) -> Vec<pb::OpResult> {
     results.as_array().unwrap().iter().map(|result| pb::OpResult { kind: Some(one(result)) }).collect()
 }
 
-fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {
+pub fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {
     use pb::key_range::Kind;
     match range.and_then(|range| range.kind.as_ref()) {
         None => Vec::new(),
@@ -463,19 +463,19 @@ fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {
     }
 }
 
-fn unary<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Answered<T> {
+pub fn unary<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Answered<T> {
     answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
 }
 
 /// A write on its way to the REST door.
-struct Rest {
+pub struct Rest {
     key: Bytes,
-    query: Vec<String>,
-    headers: Vec<(&'static str, String)>,
+    pub query: Vec<String>,
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Rest {
-    fn new(key: &Bytes, conditions: &[pb::Condition], options: Option<&pb::WriteOptions>) -> Self {
+    pub fn new(key: &Bytes, conditions: &[pb::Condition], options: Option<&pb::WriteOptions>) -> Self {
         use pb::condition::Kind;
         let mut rest = Self { key: key.clone(), query: Vec::new(), headers: Vec::new() };
         for condition in conditions {
@@ -537,7 +537,7 @@ fn number(answer: &Answer, name: &str) -> Option<u64> {
     answer.header(name).map(|value| value.parse().unwrap())
 }
 
-fn result(answer: &Answer) -> pb::WriteResult {
+pub fn result(answer: &Answer) -> pb::WriteResult {
     let durability = match answer.header("kv-durability") {
         Some("fsynced") => pb::Durability::Fsynced,
         Some("written") => pb::Durability::Written,
@@ -558,7 +558,7 @@ fn previous(answer: &Answer) -> Option<pb::Entry> {
     Some(pb::Entry { value: answer.body.clone(), revision, content_type, ..pb::Entry::default() })
 }
 
-fn entry_from_json(json: &serde_json::Value) -> pb::Entry {
+pub fn entry_from_json(json: &serde_json::Value) -> pb::Entry {
     use base64::prelude::*;
     let bytes = |name: &str| match &json[format!("{name}_base64")] {
         serde_json::Value::String(text) => Bytes::from(BASE64_STANDARD.decode(text).unwrap()),
@@ -574,10 +574,11 @@ fn entry_from_json(json: &serde_json::Value) -> pb::Entry {
         key: bytes("key"),
         value: bytes("value"),
         revision: json["revision"].as_u64().unwrap(),
-        create_revision: json["create_revision"].as_u64().unwrap(),
-        version: json["version"].as_u64().unwrap(),
+        // What was removed has none of these.
+        create_revision: json["create_revision"].as_u64().unwrap_or(0),
+        version: json["version"].as_u64().unwrap_or(0),
         expire_time: time("expire_time"),
         update_time: time("update_time"),
-        content_type: json["content_type"].as_str().unwrap().to_owned(),
+        content_type: json["content_type"].as_str().unwrap_or_default().to_owned(),
     }
 }

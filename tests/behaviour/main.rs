@@ -7,6 +7,8 @@ mod support;
 mod cases;
 mod doors;
 mod parity;
+mod ranges;
+mod streams;
 
 use std::sync::Arc;
 
@@ -50,14 +52,19 @@ pub fn rest_door(address: &str) -> Door {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_holds_through_the_service() {
     let data = tempfile::tempdir().unwrap();
-    cases::all(&Door::Service(service(data.path()))).await;
+    let door = Door::Service(service(data.path()));
+    cases::all(&door).await;
+    ranges::all(&door).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_holds_through_grpc() {
     let data = tempfile::tempdir().unwrap();
     let server = support::Server::start(data.path());
-    cases::all(&grpc_door(&server.grpc).await).await;
+    let door = grpc_door(&server.grpc).await;
+    cases::all(&door).await;
+    ranges::all(&door).await;
+    drop(door);
     assert_eq!(server.stop(), Some(0));
 }
 
@@ -65,6 +72,9 @@ async fn the_suite_holds_through_grpc() {
 async fn the_suite_holds_through_rest() {
     let data = tempfile::tempdir().unwrap();
     let server = support::Server::start(data.path());
-    cases::all(&rest_door(&server.http)).await;
+    let door = rest_door(&server.http);
+    cases::all(&door).await;
+    ranges::all(&door).await;
+    drop(door);
     assert_eq!(server.stop(), Some(0));
 }

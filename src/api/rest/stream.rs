@@ -1,6 +1,6 @@
 //! Bodies that come piece by piece, as the reader takes them.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE},
 };
+use tokio::sync::oneshot;
 
 use super::{handlers::Held, problem};
 use crate::error::Error;
@@ -17,6 +18,8 @@ use crate::error::Error;
 pub const NDJSON: &str = "application/x-ndjson";
 /// Server-sent events.
 pub const EVENT_STREAM: &str = "text/event-stream";
+/// How long a reader may take to hear why its stream ends.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(10);
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Whether a request asks for a media type by name.
@@ -41,6 +44,29 @@ pub enum Piece {
     Failed(Bytes),
 }
 
+/// How far a body has come.
+enum Going<State, Next> {
+    On(State, Next),
+    /// The last words are on their way; the receiver ends once they are written.
+    Failed(oneshot::Receiver<()>),
+    Broken,
+}
+
+/// Bytes that tell when they were written, or given up: whoever writes them lets go of them then.
+fn last_words(bytes: Bytes) -> (Bytes, oneshot::Receiver<()>) {
+    struct Held {
+        bytes: Bytes,
+        _written: oneshot::Sender<()>,
+    }
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.bytes
+        }
+    }
+    let (sender, written) = oneshot::channel();
+    (Bytes::from_owner(Held { bytes, _written: sender }), written)
+}
+
 /// An answer whose body `next` gives piece by piece; `None`: it is whole.
 pub fn response<State, Next, Pieces>(media_type: &'static str, state: State, next: Next) -> Response
 where
@@ -48,14 +74,25 @@ where
     Next: Fn(State) -> Pieces + Send + 'static,
     Pieces: Future<Output = Option<(Piece, State)>> + Send,
 {
-    let pieces = unfold(Some((state, next)), |going| async {
-        let (state, next) = going?;
-        match next(state).await? {
-            (Piece::More(bytes), state) => Some((vec![Ok(bytes)], Some((state, next)))),
-            (Piece::Failed(bytes), _) => Some((vec![Ok(bytes), Err(BrokenOff)], None)),
+    let pieces = unfold(Going::On(state, next), |going| async {
+        match going {
+            Going::On(state, next) => match next(state).await? {
+                (Piece::More(bytes), state) => Some((Ok(bytes), Going::On(state, next))),
+                (Piece::Failed(bytes), _) => {
+                    let (bytes, written) = last_words(bytes);
+                    Some((Ok(bytes), Going::Failed(written)))
+                }
+            },
+            Going::Failed(written) => {
+                // Breaking off drops what is not written yet: the reader is to hear the reason first.
+                let _ = tokio::time::timeout(LAST_WORDS_MAX, written).await;
+                tokio::task::yield_now().await;
+                Some((Err(BrokenOff), Going::Broken))
+            }
+            Going::Broken => None,
         }
     });
-    let body = Body::from_stream(futures_util::StreamExt::flat_map(pieces, futures_util::stream::iter));
+    let body = Body::from_stream(pieces);
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
