@@ -230,36 +230,43 @@ impl Engine {
 
     /// Reads a key: `read` gets what it holds, or `None` where it is absent or expired.
     pub fn get<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>) -> R) -> R {
+        self.core.get(key, |entry, _| read(entry))
+    }
+
+    /// The same, with the revision of the state that shows it.
+    pub fn get_with_revision<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>, u64) -> R) -> R {
         self.core.get(key, read)
     }
 
     /// Reads many keys at one revision, which it gives; `visit` gets each key's place and what it holds.
     pub fn get_many(&self, keys: &[Bytes], mut visit: impl FnMut(usize, Option<&EntryRef<'_>>)) -> u64 {
-        let time_ms = self.core.time_ms();
-        let mut revision = self.revision();
+        let mut time_ms = None;
+        let mut revision = None;
         self.core.store.read_many(keys, |place, entry| {
-            // Under the locks: exactly what they show.
-            revision = self.revision();
-            visit(place, entry.filter(|entry| !entry.metadata.expired_at(time_ms)).as_ref());
+            // Under the locks: exactly what they show. Once, so that the time is looked at after it.
+            revision.get_or_insert_with(|| self.revision());
+            visit(place, entry.filter(|entry| !self.core.expired(entry, &mut time_ms)).as_ref());
         });
-        revision
+        revision.unwrap_or_else(|| self.revision())
     }
 
     /// Visits a span's entries in key order at one revision, which it gives.
     pub fn walk(&self, span: &KeySpan, descending: bool, mut visit: impl FnMut(&EntryRef<'_>) -> Step) -> u64 {
-        let time_ms = self.core.time_ms();
+        let mut time_ms = None;
         self.core.walk_all(span, descending, |entry| {
             // Expired ones are passed over, the visitor being none the wiser: few, since the expirer follows closely.
-            if entry.metadata.expired_at(time_ms) { Step::Next } else { visit(entry) }
+            if self.core.expired(entry, &mut time_ms) { Step::Next } else { visit(entry) }
         })
     }
 
     /// How many entries a span holds, and the revision of that.
     pub fn count(&self, span: &KeySpan) -> (u64, u64) {
         let mut revision = 0;
-        let time_ms = self.core.time_ms();
-        let locked = || revision = self.revision();
-        (self.core.store.count(&span.start, span.end.as_deref(), time_ms, locked), revision)
+        let locked = || {
+            revision = self.revision();
+            self.core.time_ms()
+        };
+        (self.core.store.count(&span.start, span.end.as_deref(), locked), revision)
     }
 
     /// Watches from a revision on, or from now. REVISION_COMPACTED, with the oldest revision that can be watched from,
@@ -385,14 +392,20 @@ impl Core {
         revision
     }
 
-    fn get<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>) -> R) -> R {
+    fn get<R>(&self, key: &[u8], read: impl FnOnce(Option<&EntryRef<'_>>, u64) -> R) -> R {
         self.store.read(key, |entry| {
-            // Only an entry that can expire costs a look at the time.
-            let alive = entry.filter(|entry| {
-                entry.metadata.expire_time_ms.is_none_or(|_| !entry.metadata.expired_at(self.time_ms()))
-            });
-            read(alive.as_ref())
+            // Under the lock: exactly what it shows.
+            let revision = self.shared.revision.load(Ordering::Acquire);
+            read(entry.filter(|entry| !self.expired(entry, &mut None)).as_ref(), revision)
         })
+    }
+
+    /// Whether a read takes an entry for expired. Only one that can expire costs a look at the time, once per read, under
+    /// its locks and after its revision: an earlier time could lie before that of a record which the read shows, and to
+    /// which the entry was absent.
+    fn expired(&self, entry: &EntryRef<'_>, time_ms: &mut Option<u64>) -> bool {
+        entry.metadata.expire_time_ms.is_some()
+            && entry.metadata.expired_at(*time_ms.get_or_insert_with(|| self.time_ms()))
     }
 
     /// The time by which reads judge expiry.
@@ -413,7 +426,7 @@ impl Core {
         };
         if may_refuse && options.request_id.is_empty() {
             let time_ms = self.time_ms();
-            self.get(write.key(), |entry| judge(write, entry, time_ms, 0).map(|_| ()))
+            self.get(write.key(), |entry, _| judge(write, entry, time_ms, 0).map(|_| ()))
                 .map_err(|refusal| refusal.to_error())?;
         }
         Ok(())

@@ -145,6 +145,36 @@ async fn the_expirer_removes_many_entries_through_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_names_the_revision_that_it_shows_of_an_absence_too() {
+    let engine = Arc::new(open(&SimulatedFileSystem::default(), Box::new(clock::SystemTimeSource::default())));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let reader = std::thread::spawn({
+        let (engine, stop) = (Arc::clone(&engine), Arc::clone(&stop));
+        move || {
+            let mut seen = std::collections::BTreeMap::new();
+            while !stop.load(Ordering::Relaxed) {
+                let (revision, there) = engine.get_with_revision(b"k", |entry, revision| (revision, entry.is_some()));
+                let before = seen.insert(revision, there);
+                assert!(before.is_none_or(|before| before == there), "revision {revision} shows two states");
+            }
+            seen
+        }
+    });
+    let mut written = std::collections::BTreeMap::from([(0, false)]);
+    for _ in 0..200 {
+        written.insert(propose(&engine, put("k", None), "").await.applied.revision, true);
+        let delete = Command::Delete(pb::DeleteRequest { key: "k".into(), ..Default::default() });
+        written.insert(propose(&engine, delete, "").await.applied.revision, false);
+    }
+    stop.store(true, Ordering::Relaxed);
+    for (revision, there) in reader.join().unwrap() {
+        let right = written.range(..=revision).next_back().map(|(_, there)| *there);
+        assert_eq!(Some(there), right, "revision {revision}");
+    }
+    assert!(engine.close());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absence_by_expiry_never_reverts_however_touches_race_with_deadlines() {
     let disk = SimulatedFileSystem::default();
     let engine = Arc::new(open(&disk, Box::new(clock::SystemTimeSource::default())));

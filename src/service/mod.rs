@@ -153,14 +153,11 @@ impl Service {
         let engine = self.engine()?;
         checks::key(&request.key, &self.inner.limits)?;
         engine.read_barrier();
-        let store_revision = engine.revision();
-        let entry = engine.get(&request.key, |entry| entry.map(|entry| entry.to_pb(!request.metadata_only)));
+        let (entry, store_revision) = engine.get_with_revision(&request.key, |entry, revision| {
+            (entry.map(|entry| entry.to_pb(!request.metadata_only)), revision)
+        });
         match entry {
-            Some(entry) => {
-                // The entry may be newer than the revision that was taken before it; then it names the state itself.
-                let store_revision = store_revision.max(entry.revision);
-                Ok(pb::GetResponse { entry: Some(entry), store_revision })
-            }
+            Some(entry) => Ok(pb::GetResponse { entry: Some(entry), store_revision }),
             None => Err(Error::new(Reason::KeyNotFound, "the key is absent")
                 .with(|details| details.store_revision = Some(store_revision))),
         }

@@ -226,7 +226,7 @@ mod tests {
             assert_eq!(walked(store, start, end, false), expected);
             let expired = |key: &&Vec<u8>| model[*key].2.expired_at(500);
             assert_eq!(
-                store.count(start, end, 500, || ()),
+                store.count(start, end, || 500),
                 (expected.len() - expected.iter().filter(expired).count()) as u64
             );
             expected.reverse();

@@ -129,9 +129,9 @@ impl Store {
 
     /// How many entries lie in `[start, end)`, of those that are not past their deadline at `time_ms`. `locked` runs under
     /// the locks.
-    pub fn count(&self, start: &[u8], end: Option<&[u8]>, time_ms: u64, locked: impl FnOnce()) -> u64 {
+    pub fn count(&self, start: &[u8], end: Option<&[u8]>, locked: impl FnOnce() -> u64) -> u64 {
         let guards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
-        locked();
+        let time_ms = locked();
         guards.iter().map(|shard| shard.count(start, end, time_ms) as u64).sum()
     }
 }
