@@ -5,10 +5,10 @@
 mod support;
 
 mod cases;
+#[path = "../support/doors/mod.rs"]
 mod doors;
 mod parity;
 mod ranges;
-mod streams;
 
 use std::sync::Arc;
 
@@ -16,7 +16,6 @@ use tandem::{
     disk::RealFileSystem,
     engine::{Engine, Options, clock::SystemTimeSource},
     metrics::Metrics,
-    pb::kv_service_client::KvServiceClient,
     service::Service,
 };
 
@@ -39,16 +38,6 @@ pub fn service(data: &std::path::Path) -> Service {
     service
 }
 
-pub async fn grpc_door(address: &str) -> Door {
-    let channel =
-        tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    Door::Grpc(KvServiceClient::new(channel).max_decoding_message_size(16 << 20))
-}
-
-pub fn rest_door(address: &str) -> Door {
-    Door::Rest { client: support::client(), base: format!("http://{address}") }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_holds_through_the_service() {
     let data = tempfile::tempdir().unwrap();
@@ -61,7 +50,7 @@ async fn the_suite_holds_through_the_service() {
 async fn the_suite_holds_through_grpc() {
     let data = tempfile::tempdir().unwrap();
     let server = support::Server::start(data.path());
-    let door = grpc_door(&server.grpc).await;
+    let door = Door::over_grpc(&server.grpc).await;
     cases::all(&door).await;
     ranges::all(&door).await;
     drop(door);
@@ -72,7 +61,7 @@ async fn the_suite_holds_through_grpc() {
 async fn the_suite_holds_through_rest() {
     let data = tempfile::tempdir().unwrap();
     let server = support::Server::start(data.path());
-    let door = rest_door(&server.http);
+    let door = Door::over_rest(&server.http);
     cases::all(&door).await;
     ranges::all(&door).await;
     drop(door);

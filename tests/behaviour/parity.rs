@@ -5,7 +5,7 @@ use tandem::pb::{self, condition::Kind as Is, expiry::Kind as Expires};
 use crate::{
     cases::{delete, expires, increment, put, touch, ttl_ms, when},
     doors::{Answered, Door},
-    grpc_door, rest_door, support,
+    support,
 };
 
 /// One write of the script.
@@ -97,6 +97,7 @@ async fn play(door: &Door, prefix: &str, write: &Write) -> Seen {
     };
     let answer = answer.map_err(|mut refused| {
         refused.current_revision = refused.current_revision.map(|revision| revision.min(1));
+        refused.store_revision = refused.store_revision.map(|revision| revision.min(1));
         refused
     });
     let then = match door.get(&key).await {
@@ -167,7 +168,7 @@ fn script() -> Vec<Write> {
 async fn both_doors_give_the_same_answers_and_the_same_reasons() {
     let data = tempfile::tempdir().unwrap();
     let server = support::Server::start(data.path());
-    let (grpc, rest) = (grpc_door(&server.grpc).await, rest_door(&server.http));
+    let (grpc, rest) = (Door::over_grpc(&server.grpc).await, Door::over_rest(&server.http));
     for write in script() {
         let over_grpc = play(&grpc, "g", &write).await;
         let over_rest = play(&rest, "r", &write).await;

@@ -10,13 +10,12 @@ use tandem::{
     service::Watching,
 };
 
-use crate::{
-    doors::{
-        Answered, Door, Refused, call, entry_from_json, from_error, from_problem, from_status, range_query, result,
-        unary,
-    },
-    support::{self, Answer},
+use super::{
+    Answered, Door, Refused, Rest, call, from_error, from_problem, from_status,
+    json::{entry_from_json, message_from_json},
+    range_query, result, send, unary,
 };
+use crate::support::{self, Answer};
 
 /// All that a scan gave.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,6 +79,7 @@ impl Watcher {
                         reason: problem["reason"].as_str().unwrap().to_owned(),
                         outcome: None,
                         current_revision: None,
+                        store_revision: None,
                         replayed: false,
                     }),
                     None => Ok(message_from_json(&json)),
@@ -96,30 +96,6 @@ impl Watcher {
                 return message;
             }
         }
-    }
-}
-
-pub fn message_from_json(json: &serde_json::Value) -> pb::WatchResponse {
-    let event = |event: &serde_json::Value| pb::Event {
-        kind: match event["kind"].as_str().unwrap() {
-            "put" => EventKind::Put,
-            "touch" => EventKind::Touch,
-            "delete" => EventKind::Delete,
-            "expire" => EventKind::Expire,
-            "evict" => EventKind::Evict,
-            other => panic!("no kind: {other}"),
-        }
-        .into(),
-        entry: event.get("entry").map(entry_from_json),
-        previous: event.get("previous").map(entry_from_json),
-    };
-    let flag = |name: &str| json.get(name).is_some_and(|flag| flag == true);
-    pb::WatchResponse {
-        revision: json["revision"].as_u64().unwrap(),
-        events: json["events"].as_array().map(|events| events.iter().map(event).collect()).unwrap_or_default(),
-        partial: flag("partial"),
-        synced: flag("synced"),
-        reset: flag("reset"),
     }
 }
 
@@ -149,7 +125,7 @@ impl Door {
                 }
                 query.push(format!("descending={}&keys_only={}", request.descending, request.keys_only));
                 let url = format!("{base}/v1/kv?{}", query.join("&"));
-                let answer = support::send(client, "GET", &url, &[("accept", "application/x-ndjson")], b"").await;
+                let answer = send(client, "GET", &url, &[("accept", "application/x-ndjson")], b"").await;
                 if answer.status != 200 {
                     return Err(from_problem(&answer));
                 }
@@ -186,14 +162,14 @@ impl Door {
             Self::Service(service) => service.delete_range(&call(), request).await.map_err(from_error),
             Self::Grpc(client) => unary(client.clone().delete_range(request).await),
             Self::Rest { client, base } => {
-                let rest = crate::doors::Rest::new(&Bytes::new(), &[], request.options.as_ref());
+                let rest = Rest::new(&Bytes::new(), &[], request.options.as_ref());
                 let mut query = [range_query(request.range.as_ref()), rest.query].concat();
                 if request.max_keys > 0 {
                     query.push(format!("max_keys={}", request.max_keys));
                 }
                 let headers: Vec<_> = rest.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
                 let url = format!("{base}/v1/kv?{}", query.join("&"));
-                let answer: Answer = support::send(client, "DELETE", &url, &headers, b"").await;
+                let answer: Answer = send(client, "DELETE", &url, &headers, b"").await;
                 if answer.status != 200 {
                     return Err(from_problem(&answer));
                 }

@@ -1,5 +1,6 @@
 //! Three ways to the same store: the service itself, gRPC, REST. Each takes the schema's requests and gives its
 //! responses, so that one suite runs through all of them.
+#![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,11 @@ use tandem::{
 };
 use tonic_types::StatusExt as _;
 
+use self::json::{condition_json, entry_from_json, results_from_json, write_json};
 use crate::support::{self, Answer, Client};
+
+pub mod json;
+mod streams;
 
 /// A refusal as a client of any door sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +25,13 @@ pub struct Refused {
     pub reason: String,
     pub outcome: Option<String>,
     pub current_revision: Option<u64>,
+    /// Of an absent key, the revision of the state in which it is absent.
+    pub store_revision: Option<u64>,
     pub replayed: bool,
 }
+
+/// Stands for a reason where no answer came: the connection broke off.
+pub const BROKEN_OFF: &str = "BROKEN_OFF";
 
 pub type Answered<T> = Result<T, Refused>;
 
@@ -31,21 +41,25 @@ pub enum Door {
     Rest { client: Client, base: String },
 }
 
-pub fn call() -> Call {
+fn call() -> Call {
     Call { protocol: Protocol::Grpc, deadline: Instant::now() + Duration::from_secs(10) }
 }
 
-pub fn from_error(error: Error) -> Refused {
+fn from_error(error: Error) -> Refused {
     let details = error.details.unwrap_or_default();
     Refused {
         reason: error.reason.name().into(),
         outcome: details.outcome.map(|outcome| outcome.as_str().into()),
         current_revision: details.current_revision,
+        store_revision: details.store_revision,
         replayed: details.replayed,
     }
 }
 
-pub fn from_status(status: &tonic::Status) -> Refused {
+fn from_status(status: &tonic::Status) -> Refused {
+    if std::error::Error::source(status).is_some() {
+        return broken_off();
+    }
     let info = status.get_error_details().error_info().cloned().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
     assert_eq!(info.domain, "tandem");
     assert!(status.message().starts_with(&format!("{}: ", info.reason)), "{status:?}");
@@ -55,11 +69,15 @@ pub fn from_status(status: &tonic::Status) -> Refused {
         reason: info.reason,
         outcome: info.metadata.get("outcome").cloned(),
         current_revision: info.metadata.get("current_revision").map(|revision| revision.parse().unwrap()),
+        store_revision: info.metadata.get("store_revision").map(|revision| revision.parse().unwrap()),
         replayed: info.metadata.get("replayed").is_some_and(|replayed| replayed == "true"),
     }
 }
 
-pub fn from_problem(answer: &Answer) -> Refused {
+fn from_problem(answer: &Answer) -> Refused {
+    if answer.status == NO_STATUS {
+        return broken_off();
+    }
     assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
     let problem = answer.json();
     let reason = problem["reason"].as_str().unwrap().to_owned();
@@ -71,11 +89,33 @@ pub fn from_problem(answer: &Answer) -> Refused {
         reason,
         outcome: problem["outcome"].as_str().map(Into::into),
         current_revision: problem["current_revision"].as_u64(),
+        store_revision: problem["store_revision"].as_u64(),
         replayed: answer.header("kv-replayed") == Some("true"),
     }
 }
 
+fn broken_off() -> Refused {
+    Refused { reason: BROKEN_OFF.into(), outcome: None, current_revision: None, store_revision: None, replayed: false }
+}
+
+/// No status is so high: the connection broke off before there was one.
+const NO_STATUS: u16 = 999;
+
+async fn send(client: &Client, method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let broken_off = |_| Answer { status: NO_STATUS, headers: http::HeaderMap::new(), body: Bytes::new() };
+    support::try_send(client, method, url, headers, body).await.unwrap_or_else(broken_off)
+}
+
 impl Door {
+    pub async fn over_grpc(address: &str) -> Self {
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        Self::Grpc(KvServiceClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(16 << 20))
+    }
+
+    pub fn over_rest(address: &str) -> Self {
+        Self::Rest { client: support::client(), base: format!("http://{address}") }
+    }
+
     pub async fn get(&self, key: &[u8]) -> Answered<pb::GetResponse> {
         let request = pb::GetRequest { key: Bytes::copy_from_slice(key), metadata_only: false };
         match self {
@@ -83,7 +123,7 @@ impl Door {
             Self::Grpc(client) => unary(client.clone().get(request).await),
             Self::Rest { client, base } => {
                 let url = format!("{base}/v1/kv/{}?format=json&encoding=base64", support::escape(key));
-                let answer = support::send(client, "GET", &url, &[], b"").await;
+                let answer = send(client, "GET", &url, &[], b"").await;
                 if answer.status != 200 {
                     return Err(from_problem(&answer));
                 }
@@ -102,7 +142,7 @@ impl Door {
                 let keys: Vec<_> = request.keys.iter().map(|key| BASE64_STANDARD.encode(key)).collect();
                 let body = serde_json::json!({"keys_base64": keys, "metadata_only": request.metadata_only}).to_string();
                 let url = format!("{base}/v1/kv:batchGet?encoding=base64");
-                let answer = support::send(client, "POST", &url, &[], body.as_bytes()).await;
+                let answer = send(client, "POST", &url, &[], body.as_bytes()).await;
                 if answer.status != 200 {
                     return Err(from_problem(&answer));
                 }
@@ -143,7 +183,7 @@ impl Door {
                 }
                 query.push(format!("descending={}", request.descending));
                 query.push(format!("keys_only={}", request.keys_only));
-                let answer = support::send(client, "GET", &format!("{base}/v1/kv?{}", query.join("&")), &[], b"").await;
+                let answer = send(client, "GET", &format!("{base}/v1/kv?{}", query.join("&")), &[], b"").await;
                 if answer.status != 200 {
                     return Err(from_problem(&answer));
                 }
@@ -171,7 +211,7 @@ impl Door {
             Self::Grpc(client) => unary(client.clone().count(request).await),
             Self::Rest { client, base } => {
                 let query = range_query(request.range.as_ref()).join("&");
-                let answer = support::send(client, "GET", &format!("{base}/v1/kv:count?{query}"), &[], b"").await;
+                let answer = send(client, "GET", &format!("{base}/v1/kv:count?{query}"), &[], b"").await;
                 if answer.status != 200 {
                     return Err(from_problem(&answer));
                 }
@@ -340,117 +380,10 @@ async fn post(
     let rest = Rest::new(&Bytes::new(), &[], options);
     let url = format!("{base}/v1/{path}?{}", [rest.query, vec!["encoding=base64".into()]].concat().join("&"));
     let headers: Vec<_> = rest.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    support::send(client, "POST", &url, &headers, body.to_string().as_bytes()).await
+    send(client, "POST", &url, &headers, body.to_string().as_bytes()).await
 }
 
-fn condition_json(condition: &pb::Condition) -> serde_json::Value {
-    use base64::prelude::*;
-    use pb::condition::Kind;
-    use serde_json::json;
-    match condition.kind.as_ref().unwrap() {
-        Kind::Exists(exists) => json!({ "exists": exists }),
-        Kind::Revision(revision) => json!({ "revision": revision }),
-        Kind::Version(version) => json!({ "version": version }),
-        Kind::Value(value) => json!({ "value_base64": BASE64_STANDARD.encode(value) }),
-    }
-}
-
-fn write_json(write: &pb::WriteOp) -> serde_json::Value {
-    use base64::prelude::*;
-    use pb::write_op::Op;
-    use serde_json::{Map, json};
-    let mut fields = Map::new();
-    let common = |fields: &mut Map<_, _>,
-                  key: &Bytes,
-                  conditions: &[pb::Condition],
-                  previous: bool,
-                  expiry: Option<&pb::Expiry>| {
-        fields.insert("key_base64".into(), BASE64_STANDARD.encode(key).into());
-        fields.insert("conditions".into(), conditions.iter().map(condition_json).collect());
-        fields.insert("return_previous".into(), previous.into());
-        use pb::expiry::Kind;
-        let expiry = match expiry.and_then(|expiry| expiry.kind.as_ref()) {
-            None => return,
-            Some(Kind::Ttl(ttl)) => {
-                json!({"ttl": format!("{}ms", ttl.seconds * 1_000 + i64::from(ttl.nanos) / 1_000_000)})
-            }
-            Some(Kind::ExpireTime(time)) => {
-                json!({"expire_time": jiff::Timestamp::new(time.seconds, time.nanos).unwrap().to_string()})
-            }
-            Some(Kind::Keep(keep)) => json!({ "keep": keep }),
-            Some(Kind::Never(never)) => json!({ "never": never }),
-        };
-        fields.insert("expiry".into(), expiry);
-    };
-    let name = match write.op.as_ref().unwrap() {
-        Op::Put(put) => {
-            common(&mut fields, &put.key, &put.conditions, put.return_previous, put.expiry.as_ref());
-            fields.insert("value_base64".into(), BASE64_STANDARD.encode(&put.value).into());
-            fields.insert("content_type".into(), put.content_type.clone().into());
-            "put"
-        }
-        Op::Delete(delete) => {
-            common(&mut fields, &delete.key, &delete.conditions, delete.return_previous, None);
-            "delete"
-        }
-        Op::Increment(increment) => {
-            common(
-                &mut fields,
-                &increment.key,
-                &increment.conditions,
-                increment.return_previous,
-                increment.expiry.as_ref(),
-            );
-            if let Some(by) = increment.by {
-                fields.insert("by".into(), by.to_string().into());
-            }
-            fields.insert("initial".into(), increment.initial.into());
-            "increment"
-        }
-        Op::Touch(touch) => {
-            common(&mut fields, &touch.key, &touch.conditions, touch.return_previous, touch.expiry.as_ref());
-            "touch"
-        }
-    };
-    json!({ name: fields })
-}
-
-fn results_from_json(results: &serde_json::Value) -> Vec<pb::OpResult> {
-    use pb::op_result::Kind;
-    let one = |result: &serde_json::Value| {
-        let (name, done) = result.as_object().unwrap().iter().next().unwrap();
-        let created = done["created"] == true;
-        let version = done["version"].as_u64().unwrap_or(0);
-        let previous = done.get("previous").map(entry_from_json);
-        let result = None;
-        match name.as_str() {
-            "put" => Kind::Put(pb::PutResponse { result, created, version, previous }),
-            "delete" => Kind::Delete(pb::DeleteResponse { result, previous }),
-            "increment" => {
-                let value = done["value"].as_str().unwrap().parse().unwrap();
-                Kind::Increment(pb::IncrementResponse { result, created, version, previous, value })
-            }
-            "touch" => Kind::Touch(pb::TouchResponse { result, version, previous }),
-            "get" => {
-                use pb::read_result::Kind as Read;
-                let kind = match done.get("entry") {
-                    Some(entry) => Read::Entry(entry_from_json(entry)),
-                    None if done["absent"] == true => Read::Absent(true),
-                    None => Read::Unprocessed(done["unprocessed"] == true),
-                };
-                Kind::Get(pb::ReadResult { kind: Some(kind) })
-            }
-            "error" => Kind::Error(pb::OpError {
-                reason: done["reason"].as_str().unwrap().into(),
-                message: done["message"].as_str().unwrap().into(),
-            }),
-            other => panic!("no such result: {other}"),
-        }
-    };
-    results.as_array().unwrap().iter().map(|result| pb::OpResult { kind: Some(one(result)) }).collect()
-}
-
-pub fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {
+fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {
     use pb::key_range::Kind;
     match range.and_then(|range| range.kind.as_ref()) {
         None => Vec::new(),
@@ -463,19 +396,19 @@ pub fn range_query(range: Option<&pb::KeyRange>) -> Vec<String> {
     }
 }
 
-pub fn unary<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Answered<T> {
+fn unary<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Answered<T> {
     answer.map(tonic::Response::into_inner).map_err(|status| from_status(&status))
 }
 
 /// A write on its way to the REST door.
-pub struct Rest {
+struct Rest {
     key: Bytes,
-    pub query: Vec<String>,
-    pub headers: Vec<(&'static str, String)>,
+    query: Vec<String>,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Rest {
-    pub fn new(key: &Bytes, conditions: &[pb::Condition], options: Option<&pb::WriteOptions>) -> Self {
+    fn new(key: &Bytes, conditions: &[pb::Condition], options: Option<&pb::WriteOptions>) -> Self {
         use pb::condition::Kind;
         let mut rest = Self { key: key.clone(), query: Vec::new(), headers: Vec::new() };
         for condition in conditions {
@@ -529,7 +462,7 @@ impl Rest {
             url = format!("{url}?{}", self.query.join("&"));
         }
         let headers: Vec<_> = self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        support::send(client, method, &url, &headers, body).await
+        send(client, method, &url, &headers, body).await
     }
 }
 
@@ -537,7 +470,7 @@ fn number(answer: &Answer, name: &str) -> Option<u64> {
     answer.header(name).map(|value| value.parse().unwrap())
 }
 
-pub fn result(answer: &Answer) -> pb::WriteResult {
+fn result(answer: &Answer) -> pb::WriteResult {
     let durability = match answer.header("kv-durability") {
         Some("fsynced") => pb::Durability::Fsynced,
         Some("written") => pb::Durability::Written,
@@ -556,29 +489,4 @@ fn previous(answer: &Answer) -> Option<pb::Entry> {
     let revision = number(answer, "kv-previous-revision")?;
     let content_type = answer.header("content-type").unwrap_or_default().to_owned();
     Some(pb::Entry { value: answer.body.clone(), revision, content_type, ..pb::Entry::default() })
-}
-
-pub fn entry_from_json(json: &serde_json::Value) -> pb::Entry {
-    use base64::prelude::*;
-    let bytes = |name: &str| match &json[format!("{name}_base64")] {
-        serde_json::Value::String(text) => Bytes::from(BASE64_STANDARD.decode(text).unwrap()),
-        // Without values, as asked.
-        _ if name == "value" && json.get(name).is_none() => Bytes::new(),
-        _ => Bytes::from(json[name].as_str().unwrap_or_else(|| panic!("no {name} in {json}")).to_owned()),
-    };
-    let time = |name: &str| {
-        let time: jiff::Timestamp = json[name].as_str()?.parse().unwrap();
-        Some(prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() })
-    };
-    pb::Entry {
-        key: bytes("key"),
-        value: bytes("value"),
-        revision: json["revision"].as_u64().unwrap(),
-        // What was removed has none of these.
-        create_revision: json["create_revision"].as_u64().unwrap_or(0),
-        version: json["version"].as_u64().unwrap_or(0),
-        expire_time: time("expire_time"),
-        update_time: time("update_time"),
-        content_type: json["content_type"].as_str().unwrap_or_default().to_owned(),
-    }
 }
