@@ -180,6 +180,8 @@ struct Inner {
     rpc_bound: Bound<(&'static str, i32)>,
     wait: BoundHistogram<f64>,
     sync: BoundHistogram<f64>,
+    apply: BoundHistogram<f64>,
+    read_lock: BoundHistogram<f64>,
     group: BoundHistogram<u64>,
 }
 
@@ -242,6 +244,18 @@ impl Metrics {
             rpc_bound: RwLock::default(),
             wait: seconds("tandem.wait.duration", "Time of requests held by ?wait=.", &WAIT_SECONDS).bind(&[]),
             sync: seconds("tandem.wal.sync.duration", "Time of each sync of the write-ahead log.", &SECONDS).bind(&[]),
+            apply: seconds(
+                "tandem.apply.duration",
+                "Time of applying each record: an upper bound of how long it locks what it writes.",
+                &SECONDS,
+            )
+            .bind(&[]),
+            read_lock: seconds(
+                "tandem.read.lock.duration",
+                "Time for which each read of several keys locks them.",
+                &SECONDS,
+            )
+            .bind(&[]),
             group: meter
                 .u64_histogram("tandem.commit.group.records")
                 .with_unit("{record}")
@@ -302,6 +316,20 @@ impl Metrics {
     /// The log was synced.
     pub fn synced(&self, elapsed: Duration) {
         self.0.sync.record(elapsed.as_secs_f64());
+    }
+
+    /// A record was applied.
+    pub fn applied(&self, elapsed: Duration) {
+        if self.0.enabled {
+            self.0.apply.record(elapsed.as_secs_f64());
+        }
+    }
+
+    /// A read of several keys let its locks go.
+    pub fn read_locked(&self, elapsed: Duration) {
+        if self.0.enabled {
+            self.0.read_lock.record(elapsed.as_secs_f64());
+        }
     }
 
     /// Bytes were written to the log.
@@ -588,6 +616,8 @@ mod tests {
         metrics.synced(elapsed);
         metrics.waited(elapsed);
         metrics.committed(3);
+        metrics.applied(elapsed);
+        metrics.read_locked(elapsed);
         let text = scrape(&metrics);
         for line in [
             "tandem_operations_total{operation=\"put\",protocol=\"http\",reason=\"KEY_EXISTS\"} 1",
@@ -596,6 +626,8 @@ mod tests {
             "rpc_server_call_duration_seconds_count{rpc_method=\"tandem.v1.KvService/Get\",rpc_response_status_code=\"OK\",rpc_system_name=\"grpc\"} 1",
             "tandem_wal_sync_duration_seconds_bucket{le=\"0.0002\"} 1",
             "tandem_wait_duration_seconds_count 1",
+            "tandem_apply_duration_seconds_count 1",
+            "tandem_read_lock_duration_seconds_count 1",
             "tandem_commit_group_records_bucket{le=\"2\"} 0",
             "tandem_commit_group_records_bucket{le=\"4\"} 1",
         ] {

@@ -275,8 +275,12 @@ impl Log {
     fn apply(&mut self, staged: Vec<Proposal>, deliveries: &mut Deliveries) {
         let synced_index = self.wal.synced_index();
         self.shared.metrics.committed(staged.len() as u64);
+        let mut begun = Instant::now();
         for proposal in staged {
             let applied = self.applier.apply(&proposal.record);
+            let done = Instant::now();
+            self.shared.metrics.applied(done - begun);
+            begun = done;
             let durability =
                 if proposal.record.index <= synced_index { Durability::Fsynced } else { Durability::Written };
             deliveries.add(proposal.ticket, Ok(Committed { applied, durability }));

@@ -242,11 +242,13 @@ impl Engine {
     pub fn get_many(&self, keys: &[Bytes], mut visit: impl FnMut(usize, Option<&EntryRef<'_>>)) -> u64 {
         let mut time_ms = None;
         let mut revision = None;
+        let begun = Instant::now();
         self.core.store.read_many(keys, |place, entry| {
             // Under the locks: exactly what they show. Once, so that the time is looked at after it.
             revision.get_or_insert_with(|| self.revision());
             visit(place, entry.filter(|entry| !self.core.expired(entry, &mut time_ms)).as_ref());
         });
+        self.core.shared.metrics.read_locked(begun.elapsed());
         revision.unwrap_or_else(|| self.revision())
     }
 
@@ -262,11 +264,14 @@ impl Engine {
     /// How many entries a span holds, and the revision of that.
     pub fn count(&self, span: &KeySpan) -> (u64, u64) {
         let mut revision = 0;
+        let begun = Instant::now();
         let locked = || {
             revision = self.revision();
             self.core.time_ms()
         };
-        (self.core.store.count(&span.start, span.end.as_deref(), locked), revision)
+        let count = self.core.store.count(&span.start, span.end.as_deref(), locked);
+        self.core.shared.metrics.read_locked(begun.elapsed());
+        (count, revision)
     }
 
     /// Watches from a revision on, or from now. REVISION_COMPACTED, with the oldest revision that can be watched from,
@@ -386,9 +391,11 @@ impl Core {
     /// Visits all entries of a span in key order, expired ones too, at one revision, which it gives.
     fn walk_all(&self, span: &KeySpan, descending: bool, mut visit: impl FnMut(&EntryRef<'_>) -> Step) -> u64 {
         let mut revision = 0;
+        let begun = Instant::now();
         // Under the locks: exactly what they show.
         let locked = || revision = self.shared.revision.load(Ordering::Acquire);
         self.store.walk(&span.start, span.end.as_deref(), descending, locked, |entry| visit(&entry));
+        self.shared.metrics.read_locked(begun.elapsed());
         revision
     }
 
