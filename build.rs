@@ -12,7 +12,7 @@ const PUBLIC: [&str; 5] = [
     "tandem/v1/kv_service.proto",
     "tandem/v1/error.proto",
 ];
-const STORAGE: [&str; 1] = ["tandem/storage/v1/log.proto"];
+const STORAGE: [&str; 2] = ["tandem/storage/v1/log.proto", "tandem/storage/v1/snapshot.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

@@ -1,7 +1,7 @@
 //! Tandem: an in-memory, durable key-value store with two doors, gRPC and REST, over one engine.
 //!
 //! **One protobuf schema is the wire, the log and the snapshot.** The request a client sends is the command that the
-//! write-ahead log stores.
+//! write-ahead log stores; the entry that a client reads is the entry that a snapshot holds.
 //!
 //! # The map
 //!
@@ -16,9 +16,9 @@
 //! | 2 | [`model`] | the domain's words and their conversions |
 //! | 2 | [`config`] | raw settings to checked settings |
 //! | 2 | [`metrics`] | every instrument |
-//! | 3 | [`disk`] | bytes: file-system seam, frames, segments, log, recovery |
+//! | 3 | [`disk`] | bytes: file-system seam, frames, segments, log, snapshots, recovery |
 //! | 3 | [`store`] | memory: arena, shards, expiry index, accounting |
-//! | 4 | [`engine`] | where disk and store meet: propose, log, apply, read |
+//! | 4 | [`engine`] | where disk and store meet: propose, log, apply, read, take snapshots |
 //! | 5 | [`service`] | what each RPC means, without a transport |
 //! | 6 | [`api`] | the doors: parse, call the service, map the error |
 //! | 7 | [`app`], [`telemetry`] | cores, listeners, life and end of the process |

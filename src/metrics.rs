@@ -142,6 +142,8 @@ const SECONDS: [f64; 19] = [
 ];
 /// Upper bounds of waits, which last a minute at most.
 const WAIT_SECONDS: [f64; 8] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0];
+/// Upper bounds of times of snapshots: from a small store to hundreds of gigabytes.
+const SNAPSHOT_SECONDS: [f64; 12] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 /// Upper bounds of records in a group.
 const RECORDS: [f64; 13] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 4096.0, 16384.0];
 
@@ -165,6 +167,11 @@ struct Gauges {
     watch_dropped: AtomicU64,
     watch_history_events: AtomicU64,
     watch_history_bytes: AtomicU64,
+    snapshot_written_bytes: AtomicU64,
+    snapshot_failures: AtomicU64,
+    snapshot_last_bytes: AtomicU64,
+    snapshot_last_index: AtomicU64,
+    snapshot_last_ms: AtomicU64,
 }
 
 struct Inner {
@@ -183,6 +190,7 @@ struct Inner {
     apply: BoundHistogram<f64>,
     read_lock: BoundHistogram<f64>,
     group: BoundHistogram<u64>,
+    snapshot: BoundHistogram<f64>,
 }
 
 /// A histogram by its labels, each set bound at its first use.
@@ -256,6 +264,7 @@ impl Metrics {
                 &SECONDS,
             )
             .bind(&[]),
+            snapshot: seconds("tandem.snapshot.duration", "Time that each snapshot took.", &SNAPSHOT_SECONDS).bind(&[]),
             group: meter
                 .u64_histogram("tandem.commit.group.records")
                 .with_unit("{record}")
@@ -384,6 +393,25 @@ impl Metrics {
         self.0.gauges.recovery_us.store(recovery_us, Ordering::Relaxed);
     }
 
+    /// A snapshot was taken.
+    pub fn snapshot_taken(&self, elapsed: Duration, bytes: u64) {
+        self.0.snapshot.record(elapsed.as_secs_f64());
+        self.0.gauges.snapshot_written_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// This is the last snapshot: it ends at this record, whose time is `time_ms`.
+    pub fn snapshot_there(&self, index: u64, bytes: u64, time_ms: u64) {
+        let gauges = &self.0.gauges;
+        gauges.snapshot_last_index.store(index, Ordering::Relaxed);
+        gauges.snapshot_last_bytes.store(bytes, Ordering::Relaxed);
+        gauges.snapshot_last_ms.store(time_ms, Ordering::Relaxed);
+    }
+
+    /// A snapshot failed.
+    pub fn snapshot_failed(&self) {
+        self.0.gauges.snapshot_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Everything in Prometheus' text format, with its content type.
     pub fn render(&self) -> Result<(String, Vec<u8>), MetricsError> {
         let encoder = TextEncoder::new();
@@ -492,6 +520,10 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
     gauge("tandem.commit.queue.depth", "{write}", "Writes that wait for the log.", |gauges| &gauges.queue_depth);
     gauge("tandem.keys", "{key}", "Entries in the store.", |gauges| &gauges.keys);
     gauge("tandem.data", "By", "Bytes of the keys and values in the store.", |gauges| &gauges.data_bytes);
+    gauge("tandem.snapshot.last", "By", "Bytes of the last snapshot.", |gauges| &gauges.snapshot_last_bytes);
+    gauge("tandem.snapshot.last.index", "{record}", "Last record that the last snapshot contains.", |gauges| {
+        &gauges.snapshot_last_index
+    });
     gauge("tandem.revision", "{revision}", "Revision of the last applied record.", |gauges| &gauges.revision);
     gauge("tandem.watchers", "{watcher}", "Watchers connected.", |gauges| &gauges.watchers);
     gauge("tandem.watch.history.events", "{event}", "Events kept for watchers that begin in the past.", |gauges| {
@@ -513,6 +545,11 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
     seconds("tandem.recovery.duration", "Time that the start's recovery took.", |gauges| {
         gauges.recovery_us.load(Ordering::Relaxed) as f64 / 1e6
     });
+    seconds(
+        "tandem.snapshot.last.time",
+        "Time of the last snapshot's state, in seconds since 1970 UTC; 0: none.",
+        |gauges| gauges.snapshot_last_ms.load(Ordering::Relaxed) as f64 / 1e3,
+    );
     let counter = |name: &'static str, unit: &'static str, help: &'static str, read: fn(&Gauges) -> &AtomicU64| {
         let gauges = Arc::clone(gauges);
         meter
@@ -527,6 +564,10 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
     counter("tandem.watch.dropped", "{watcher}", "Watchers ended because they read too slowly.", |gauges| {
         &gauges.watch_dropped
     });
+    counter("tandem.snapshot.written", "By", "Bytes of the snapshots that were written.", |gauges| {
+        &gauges.snapshot_written_bytes
+    });
+    counter("tandem.snapshot.failures", "{failure}", "Snapshots that failed.", |gauges| &gauges.snapshot_failures);
 }
 
 fn observe_process(meter: &Meter) {
@@ -595,6 +636,11 @@ mod tests {
             "tandem_watch_dropped_total 0",
             "tandem_watch_history_events 0",
             "tandem_watch_history_bytes 0",
+            "tandem_snapshot_written_bytes_total 0",
+            "tandem_snapshot_failures_total 0",
+            "tandem_snapshot_last_bytes 0",
+            "tandem_snapshot_last_index 0",
+            "tandem_snapshot_last_time_seconds 0",
             "tandem_build_info{version=",
             "process_resident_memory_bytes ",
             "process_cpu_seconds_total ",
@@ -618,6 +664,9 @@ mod tests {
         metrics.committed(3);
         metrics.applied(elapsed);
         metrics.read_locked(elapsed);
+        metrics.snapshot_taken(Duration::from_secs(20), 77);
+        metrics.snapshot_there(5, 77, 1_500);
+        metrics.snapshot_failed();
         let text = scrape(&metrics);
         for line in [
             "tandem_operations_total{operation=\"put\",protocol=\"http\",reason=\"KEY_EXISTS\"} 1",
@@ -630,6 +679,12 @@ mod tests {
             "tandem_read_lock_duration_seconds_count 1",
             "tandem_commit_group_records_bucket{le=\"2\"} 0",
             "tandem_commit_group_records_bucket{le=\"4\"} 1",
+            "tandem_snapshot_duration_seconds_bucket{le=\"30\"} 1",
+            "tandem_snapshot_written_bytes_total 77",
+            "tandem_snapshot_last_bytes 77",
+            "tandem_snapshot_last_index 5",
+            "tandem_snapshot_last_time_seconds 1.5",
+            "tandem_snapshot_failures_total 1",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

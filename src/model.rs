@@ -1,5 +1,7 @@
 //! The domain's words for what keys hold, and the only conversions between them and the schema.
 
+pub mod wire;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,4 +1,5 @@
-//! The whole engine over the simulated file system: crashed at every write and sync, and failed where promised.
+//! The whole engine over the simulated file system: crashed at every write, sync, rename and unlink of log, rotation,
+//! snapshot and purge, and failed where promised.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use std::{
@@ -10,8 +11,11 @@ use std::{
 };
 
 use tandem::{
-    config::SyncMode,
-    disk::simulated::{Operation, SimulatedFileSystem, Survives},
+    config::{SnapshotPolicy, SyncMode},
+    disk::{
+        FileSystem as _,
+        simulated::{Operation, SimulatedFileSystem, Survives},
+    },
     engine::{self, Engine, Health, Options, clock::SystemTimeSource, judge::Effect},
     error::{Outcome, Reason, Result},
     limits::Limits,
@@ -28,6 +32,8 @@ fn options(sync: SyncMode) -> Options {
         sync,
         sync_interval: Duration::from_secs(3_600),
         limits: Limits { request_window: Duration::from_secs(600), ..Limits::default() },
+        snapshot: SnapshotPolicy { keep: 2, ..SnapshotPolicy::default() },
+        progress: Arc::default(),
     }
 }
 
@@ -112,6 +118,10 @@ fn three_alike(number: u64) -> Command {
 /// Writes until it is done or the machine stops.
 async fn workload(engine: &Engine, seen: &mut Seen) {
     for step in 0..72_u64 {
+        // At the end two snapshots are kept of six, and the log behind the older one is gone.
+        if step % 12 == 8 && engine.snapshot().await.is_err() {
+            return;
+        }
         if step % 8 == 7 {
             let batch = three_alike(step);
             seen.alike = step;
@@ -188,8 +198,12 @@ async fn whole_workload(sync: SyncMode) -> u64 {
     let mut seen = Seen::default();
     workload(&engine, &mut seen).await;
     assert!(engine.close());
+    let operations = disk.operations();
     check(&disk, &seen, "no crash").await;
-    disk.operations()
+    let (log, snapshots) = (disk.list(Path::new("data/wal")).unwrap(), disk.list(Path::new("data/snapshots")).unwrap());
+    assert!(!log.contains(&"00000000000000000001.wal".to_owned()), "the log was cut: {log:?}");
+    assert_eq!(snapshots.len(), 2, "{snapshots:?}");
+    operations
 }
 
 async fn crash_everywhere(sync: SyncMode) {

@@ -1,6 +1,7 @@
 //! Builds the server, binds its listeners, runs it and ends it in order.
 
 mod cores;
+mod loading;
 mod serving;
 
 use std::{
@@ -22,7 +23,7 @@ use crate::{
     api::{grpc, ops, rest},
     config::{Cors, Settings, SyncMode},
     disk::{RealFileSystem, RecoveryError},
-    engine::{self, Engine, Opened, clock::SystemTimeSource},
+    engine::{self, Engine, Opened, Progress, clock::SystemTimeSource},
     metrics::Metrics,
     service::Service,
 };
@@ -78,6 +79,7 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
     let addresses = [listeners.http.local_addr()?, listeners.grpc.local_addr()?, listeners.ops.local_addr()?];
     let metrics = Metrics::new(settings.telemetry.metrics).map_err(|error| Trouble::Other(error.to_string()))?;
     let service = Service::new(settings.limits.clone(), metrics.clone());
+    let progress = service.progress();
     let cores = Cores::start(settings.server.threads)?;
     let doors = Ending::default();
     let ops_ending = Ending::default();
@@ -86,11 +88,12 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
     runtime.block_on(async {
         let mut signals = Signals::new()?;
         let loading = {
-            let (settings, metrics) = (settings.clone(), metrics.clone());
-            tokio::task::spawn_blocking(move || open_engine(&settings, metrics))
+            let (settings, metrics, progress) = (settings.clone(), metrics.clone(), Arc::clone(&progress));
+            tokio::task::spawn_blocking(move || open_engine(&settings, metrics, progress))
         };
         let (engine, opened) = tokio::select! {
             loaded = loading => loaded.map_err(|error| Trouble::Other(error.to_string()))?.map_err(Trouble::Data)?,
+            never = loading::show(&progress) => match never {},
             // Nothing was promised yet: recovery can be broken off at any point.
             () = signals.next() => std::process::exit(0),
         };
@@ -190,13 +193,19 @@ fn open_doors(
     Ok(())
 }
 
-fn open_engine(settings: &Settings, metrics: Metrics) -> Result<(Engine, Opened), RecoveryError> {
+fn open_engine(
+    settings: &Settings,
+    metrics: Metrics,
+    progress: Arc<Progress>,
+) -> Result<(Engine, Opened), RecoveryError> {
     let options = engine::Options {
         data_directory: settings.server.data_dir.clone(),
         segment_bytes: settings.wal.segment_bytes,
         sync: settings.wal.sync,
         sync_interval: settings.wal.sync_interval,
         limits: settings.limits.clone(),
+        snapshot: settings.snapshot,
+        progress,
     };
     Engine::open(Arc::new(RealFileSystem), &options, Box::new(SystemTimeSource::default()), metrics)
 }
@@ -221,7 +230,9 @@ fn announce(settings: &Settings, [http, grpc, ops]: [SocketAddr; 3], opened: &Op
             (None, false) => "unclean stop".to_owned(),
         };
         let time_ms = opened.elapsed.as_secs_f64() * 1e3;
-        format!("Recovered {} records in {time_ms:.1} ms ({ending})", recovery.records)
+        let snapshot = recovery.snapshot.map(|used| format!("a snapshot at index {} and ", used.index));
+        let snapshot = snapshot.unwrap_or_default();
+        format!("Recovered {snapshot}{} records in {time_ms:.1} ms ({ending})", recovery.records)
     };
     let banner = format!(
         "Tandem {}: REST http://{http}, gRPC {grpc}, ops http://{ops}\nData in {}: wal.sync {sync}\n{found}: {} keys at revision {}\n",

@@ -77,6 +77,26 @@ pub const KEYS: &[Key] = &[
         Kind::Time(|s| &mut s.wal.failed_exit_after, Duration::ZERO, HOUR),
         "How long the process stays up, serving reads, after the log failed.",
     ),
+    key(
+        "snapshot.keep",
+        Kind::Count(|s| &mut s.snapshot.keep, 1, 100),
+        "How many snapshots are kept; the log goes back to the oldest of them.",
+    ),
+    key(
+        "snapshot.interval",
+        Kind::Time(|s| &mut s.snapshot.interval, Duration::ZERO, DAY),
+        "How often a snapshot is taken at least, if anything was written; 0ms: only by snapshot.log_bytes.",
+    ),
+    key(
+        "snapshot.log_bytes",
+        Kind::Bytes(|s| &mut s.snapshot.log_bytes, 64 << 10, 1 << 40),
+        "A snapshot is taken after so many bytes of log, or as many as the last snapshot has if that is more.",
+    ),
+    key(
+        "snapshot.bytes_per_second",
+        Kind::Bytes(|s| &mut s.snapshot.bytes_per_second, 1 << 20, 1 << 40),
+        "How fast a snapshot is written: slow enough to leave the disk to the log.",
+    ),
     key("limits.key_bytes", Kind::Bytes(|s| &mut s.limits.key_bytes, 1, KEY_BYTES_MAX), "Longest key."),
     key("limits.value_bytes", Kind::Bytes(|s| &mut s.limits.value_bytes, 1, VALUE_BYTES_MAX), "Longest value."),
     key(

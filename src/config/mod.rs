@@ -84,6 +84,25 @@ pub struct Wal {
     pub failed_exit_after: Duration,
 }
 
+/// Section `snapshot`: when snapshots are taken, and how many are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotPolicy {
+    /// So many are kept.
+    pub keep: usize,
+    /// At least so often, if anything was written; zero: not by time.
+    pub interval: Duration,
+    /// After so many bytes of log, or as many as the last snapshot has if that is more.
+    pub log_bytes: usize,
+    /// How fast one is written.
+    pub bytes_per_second: usize,
+}
+
+impl Default for SnapshotPolicy {
+    fn default() -> Self {
+        Self { keep: 2, interval: Duration::ZERO, log_bytes: 256 << 20, bytes_per_second: 128 << 20 }
+    }
+}
+
 /// Section `telemetry`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Telemetry {
@@ -104,6 +123,8 @@ pub struct Settings {
     pub cors: Cors,
     /// Section `wal`.
     pub wal: Wal,
+    /// Section `snapshot`.
+    pub snapshot: SnapshotPolicy,
     /// Section `limits`.
     pub limits: Limits,
     /// Section `telemetry`.
@@ -128,6 +149,7 @@ impl Default for Settings {
                 segment_bytes: 64 << 20,
                 failed_exit_after: Duration::from_secs(60),
             },
+            snapshot: SnapshotPolicy::default(),
             limits: Limits::default(),
             telemetry: Telemetry { log_level: "info".into(), log_format: LogFormat::Auto, metrics: true },
         }

@@ -1,6 +1,11 @@
 //! The seam between the log and the operating system: what a file system is to Tandem, and the real one.
 
-use std::{fmt, fs, io, os::unix::fs::FileExt as _, path::Path, sync::Arc};
+use std::{
+    fmt, fs, io,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::Arc,
+};
 
 /// Files and folders. The simulated one is in [`super::simulated`].
 pub trait FileSystem: Send + Sync + fmt::Debug {
@@ -12,6 +17,9 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Creates a file, or empties it.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Creates a file, or empties it, for one long write that nobody reads soon: past the page cache where the file system
+    /// can do that. Writes begin at multiples of 4,096 bytes in memory and in the file, and so do their lengths.
+    fn create_streamed(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Gives a file another name, replacing what bore it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
@@ -84,6 +92,18 @@ impl FileSystem for RealFileSystem {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let file = fs::File::options().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
+    }
+
+    fn create_streamed(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let mut options = fs::File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        let past_the_cache = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+        let file = match options.clone().custom_flags(past_the_cache).open(path) {
+            // A file system without such a thing.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => options.open(path),
+            opened => opened,
+        };
+        Ok(Arc::new(RealFile(file?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

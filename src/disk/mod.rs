@@ -1,18 +1,23 @@
-//! Bytes on disk: the file-system seam, frames, segments, the write-ahead log and the decisions of recovery. Knows neither
+//! Bytes on disk: the file-system seam, frames, segments, the write-ahead log, snapshots and the decisions of recovery. Knows neither
 //! stores nor commands; a record is bytes with an index.
 
 pub mod file_system;
 pub mod frame;
+mod header;
 mod lock_file;
 mod preparer;
+mod progress;
 mod recovery;
 mod segment;
 pub mod simulated;
+pub mod snapshot;
 mod wal;
 
 pub use self::{
     file_system::{File, FileSystem, RealFileSystem},
-    recovery::{Recovery, RecoveryError, RecoveryErrorKind, Replayed, Tear, open},
+    header::StoreId,
+    progress::{Phase, Progress, Step},
+    recovery::{Recovering, Recovery, RecoveryError, RecoveryErrorKind, Replayed, SnapshotUsed, Tear, open},
     wal::{Syncer, Wal, WalError, WalOptions, Written},
 };
 

@@ -1,43 +1,25 @@
-//! A segment: one file of the log. Its header takes the first 4,096 bytes, frames follow. Little-endian:
-//!
-//! ```text
-//!  0  u8×8   magic "TANDEMWL"
-//!  8  u32    format version: 1
-//! 12  u32    sequence: higher than that of every file before it
-//! 16  u8×16  id of the store
-//! 32  u64    first index
-//! 40  u8×16  room for the last vote: zero
-//! 56  u32    CRC-32C of bytes 0–55
-//! 60  …      zero
-//! ```
+//! A segment: one file of the log. Its [header](super::header) takes the first 4,096 bytes, frames follow.
 //!
 //! The file is called `<first index, 20 digits>.wal`. It is written full of zeros before it is used: space that is only
 //! reserved costs a journal commit at its first write, with each sync.
 
 use std::{io, path::Path};
 
-use crc_fast::{CrcAlgorithm, checksum};
-
 use super::{
     file_system::{File, FileSystem},
-    frame::{u32_at, u64_at},
+    header::{self, Fields, Format},
 };
 
-/// Bytes of the header.
-pub const HEADER_BYTES: usize = 4096;
-/// The format that this program writes, and the newest it reads.
-pub const FORMAT_VERSION: u32 = 1;
-const MAGIC: [u8; 8] = *b"TANDEMWL";
-const CHECKED_BYTES: usize = 56;
-static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+pub use super::header::{HEADER_BYTES, HeaderProblem, StoreId};
 
-/// Identity of a store: all its files bear it.
-pub type StoreId = [u8; 16];
+/// The format that this program writes, and the newest it reads.
+pub const FORMAT: Format = Format { magic: *b"TANDEMWL", version: 1 };
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Sequence of the file.
+    /// Sequence of the file: higher than that of every file before it.
     pub sequence: u32,
     /// Whose segment it is.
     pub store_id: StoreId,
@@ -45,50 +27,17 @@ pub struct Header {
     pub first_index: u64,
 }
 
-/// Why bytes are no header that this program can use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderProblem {
-    /// Not a segment at all.
-    Foreign,
-    /// Of a newer version.
-    Future(u32),
-    /// Too short, or its checksum is wrong.
-    Damaged,
-}
-
 impl Header {
     /// The header as it is written.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![0; HEADER_BYTES];
-        bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.store_id);
-        bytes[32..40].copy_from_slice(&self.first_index.to_le_bytes());
-        let crc = checksum(CrcAlgorithm::Crc32Iscsi, &bytes[..CHECKED_BYTES]) as u32;
-        bytes[56..60].copy_from_slice(&crc.to_le_bytes());
-        bytes
+        let Self { sequence, store_id, first_index } = *self;
+        header::encode(FORMAT, &Fields { sequence, store_id, index: first_index })
     }
 
     /// Reads a header.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderProblem> {
-        let Some(bytes) = bytes.get(..HEADER_BYTES) else { return Err(HeaderProblem::Damaged) };
-        if bytes[..8] != MAGIC {
-            // A file of zeros was a segment once; anything else never was.
-            let empty = bytes.iter().all(|byte| *byte == 0);
-            return Err(if empty { HeaderProblem::Damaged } else { HeaderProblem::Foreign });
-        }
-        let version = u32_at(bytes, 8);
-        if version > FORMAT_VERSION {
-            return Err(HeaderProblem::Future(version));
-        }
-        let crc = checksum(CrcAlgorithm::Crc32Iscsi, &bytes[..CHECKED_BYTES]) as u32;
-        if crc != u32_at(bytes, 56) || version == 0 {
-            return Err(HeaderProblem::Damaged);
-        }
-        let mut store_id = [0; 16];
-        store_id.copy_from_slice(&bytes[16..32]);
-        Ok(Self { sequence: u32_at(bytes, 12), store_id, first_index: u64_at(bytes, 32) })
+        let Fields { sequence, store_id, index } = header::decode(FORMAT, bytes)?;
+        Ok(Self { sequence, store_id, first_index: index })
     }
 }
 

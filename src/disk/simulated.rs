@@ -321,6 +321,10 @@ impl FileSystem for SimulatedFileSystem {
         Ok(Arc::new(SimulatedFile { disk: Arc::clone(&self.disk), id }))
     }
 
+    fn create_streamed(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.create(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut disk = self.disk.lock();
         let stopped = disk.count(Operation::Rename, from)?;

@@ -22,18 +22,34 @@ fn first_segment() -> &'static Path {
     Path::new("data/wal/00000000000000000001.wal")
 }
 
+/// What a log gave back: the bodies of its records.
+#[derive(Default)]
+struct Bodies(Vec<Vec<u8>>);
+
+impl Recovering for Bodies {
+    fn load(&mut self, _: &snapshot::Reader, _: &Progress) -> Result<(), RecoveryError> {
+        panic!("there is no snapshot")
+    }
+
+    fn reset(&mut self) {
+        self.0.clear();
+    }
+
+    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), String> {
+        assert_eq!(replayed.index, self.0.len() as u64 + 1);
+        self.0.push(replayed.payload[PREFIX_BYTES..].to_vec());
+        Ok(())
+    }
+}
+
 type Opened = Result<(Wal, Recovery, Vec<Vec<u8>>), RecoveryError>;
 
 /// Opens the log and gives the bodies it holds.
 fn open_log(disk: &SimulatedFileSystem) -> Opened {
-    let mut bodies = Vec::new();
+    let mut bodies = Bodies::default();
     let options = WalOptions { segment_bytes: SEGMENT_BYTES, store_directory: "data".into() };
-    let (wal, recovery) = open(Arc::new(disk.clone()), options, &mut |replayed| {
-        assert_eq!(replayed.index, bodies.len() as u64 + 1);
-        bodies.push(replayed.payload[PREFIX_BYTES..].to_vec());
-        Ok(())
-    })?;
-    Ok((wal, recovery, bodies))
+    let (wal, recovery) = open(Arc::new(disk.clone()), options, &mut bodies, &Progress::default())?;
+    Ok((wal, recovery, bodies.0))
 }
 
 /// A body that tells its index, of varied length.
@@ -282,9 +298,19 @@ fn a_damaged_header_or_an_empty_file_is_refused() {
 
 #[test]
 fn a_record_that_the_engine_refuses_stops_the_start() {
+    struct Refuses;
+    impl Recovering for Refuses {
+        fn load(&mut self, _: &snapshot::Reader, _: &Progress) -> Result<(), RecoveryError> {
+            Ok(())
+        }
+        fn reset(&mut self) {}
+        fn replay(&mut self, _: Replayed<'_>) -> Result<(), String> {
+            Err("nonsense".into())
+        }
+    }
     let disk = filled(100, true);
     let options = WalOptions { segment_bytes: SEGMENT_BYTES, store_directory: "data".into() };
-    let error = open(Arc::new(disk), options, &mut |_| Err("nonsense".into())).map(|_| ()).unwrap_err();
+    let error = open(Arc::new(disk), options, &mut Refuses, &Progress::default()).map(|_| ()).unwrap_err();
     assert_eq!((error.kind, error.offset), (RecoveryErrorKind::Damaged, Some(HEADER_BYTES as u64)));
 }
 
@@ -292,19 +318,18 @@ fn a_record_that_the_engine_refuses_stops_the_start() {
 fn a_large_record_gets_a_segment_that_holds_it() {
     let disk = SimulatedFileSystem::default();
     let options = WalOptions { segment_bytes: 8 << 20, store_directory: "data".into() };
-    let (mut wal, _) = open(Arc::new(disk.clone()), options.clone(), &mut |_| Ok(())).unwrap();
+    let progress = Progress::default();
+    let (mut wal, _) = open(Arc::new(disk.clone()), options.clone(), &mut Bodies::default(), &progress).unwrap();
     let large = vec![7; 3 << 20];
     wal.stage(1, 1, &large).unwrap();
     wal.stage(1, 1, b"small").unwrap();
     wal.write().unwrap();
     wal.close().unwrap();
-    let mut lengths = Vec::new();
-    open(Arc::new(disk), options, &mut |replayed| {
-        lengths.push(replayed.payload.len() - PREFIX_BYTES);
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(lengths, [large.len(), 5]);
+    let mut bodies = Bodies::default();
+    open(Arc::new(disk), options, &mut bodies, &progress).unwrap();
+    assert_eq!(bodies.0, [large, b"small".to_vec()]);
+    let step = progress.read();
+    assert_eq!((step.phase, step.percent()), (Phase::Log, 100));
 }
 
 fn raw(error: i32) -> Option<io::Error> {

@@ -201,6 +201,11 @@ impl Wal {
         self.written_index
     }
 
+    /// Whose log it is.
+    pub fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
     /// The alarm that the disk has no room for the next segment; it clears itself.
     pub fn disk_full(&self) -> Arc<AtomicBool> {
         self.preparer.full()

@@ -68,6 +68,43 @@ impl State {
     pub fn revision(&self) -> u64 {
         self.index + self.offset
     }
+
+    /// The state besides entries and answers.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            index: self.index,
+            term: self.term,
+            time_ms: self.time_ms,
+            offset: self.offset,
+            apply_version: self.apply_version,
+            bounds: self.window.bounds(),
+        }
+    }
+}
+
+/// The small numbers of a [`State`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Index of the last applied record.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Record time.
+    pub time_ms: u64,
+    /// Revision = index + offset.
+    pub offset: u64,
+    /// The rules in force.
+    pub apply_version: u32,
+    /// Bounds of the retry window.
+    pub bounds: Bounds,
+}
+
+impl Marks {
+    /// The state with these marks and this window.
+    pub fn with(self, window: Window) -> State {
+        let Self { index, term, time_ms, offset, apply_version, bounds: _ } = self;
+        State { index, term, time_ms, offset, apply_version, window }
+    }
 }
 
 /// Applies records in log order; the only one that writes to the store.
@@ -85,7 +122,14 @@ pub struct Applier {
 impl Applier {
     /// An applier over an empty store.
     pub fn new(store: Arc<Store>, waiters: Arc<Waiters>, hub: Arc<Hub>) -> Self {
-        Self { store, waiters, hub, published: Arc::default(), state: State::default(), changed: Vec::new() }
+        Self::over(store, waiters, hub, State::default())
+    }
+
+    /// An applier over a store that holds the entries of `state`.
+    pub fn over(store: Arc<Store>, waiters: Arc<Waiters>, hub: Arc<Hub>, state: State) -> Self {
+        let published = Arc::new(AtomicU64::new(state.revision()));
+        hub.begin_at(state.revision());
+        Self { store, waiters, hub, published, state, changed: Vec::new() }
     }
 
     /// Revision of the last applied record, as readers see it. A record that changes a key sets it before it lets the

@@ -19,11 +19,19 @@ struct Progress {
     failed: AtomicBool,
 }
 
+#[derive(Debug)]
+struct Request {
+    syncer: Syncer,
+    index: u64,
+    /// Who wants to be told when it is done.
+    done: Option<mpsc::Sender<()>>,
+}
+
 /// The thread and what it has done.
 #[derive(Debug)]
 pub struct BackgroundSync {
     /// `None` only while it is dropped.
-    requests: Option<mpsc::Sender<(Syncer, u64)>>,
+    requests: Option<mpsc::Sender<Request>>,
     progress: Arc<Progress>,
     thread: Option<JoinHandle<()>>,
 }
@@ -31,11 +39,11 @@ pub struct BackgroundSync {
 impl BackgroundSync {
     /// Starts the thread.
     pub fn start(shared: Arc<Shared>) -> Self {
-        let (requests, received) = mpsc::channel::<(Syncer, u64)>();
+        let (requests, received) = mpsc::channel::<Request>();
         let progress = Arc::new(Progress::default());
         let done = Arc::clone(&progress);
         let thread = std::thread::Builder::new().name("tandem-sync".into()).spawn(move || {
-            while let Ok((syncer, index)) = received.recv() {
+            while let Ok(Request { syncer, index, done: told }) = received.recv() {
                 let started = Instant::now();
                 if let Err(error) = syncer.sync() {
                     tracing::error!(%error, "a sync of the write-ahead log failed");
@@ -45,6 +53,10 @@ impl BackgroundSync {
                 }
                 shared.metrics.synced(started.elapsed());
                 done.synced_index.fetch_max(index, Ordering::AcqRel);
+                if let Some(told) = told {
+                    // Whoever wanted to know may be gone.
+                    let _ = told.send(());
+                }
                 shared.queue.nudge();
             }
         });
@@ -55,7 +67,18 @@ impl BackgroundSync {
 
     /// Asks for a sync that covers everything up to `index`.
     pub fn request(&self, syncer: Syncer, index: u64) {
-        let sent = self.requests.as_ref().is_some_and(|requests| requests.send((syncer, index)).is_ok());
+        self.send(Request { syncer, index, done: None });
+    }
+
+    /// The same, and says when it is done; closed without a word if it failed.
+    pub fn request_told(&self, syncer: Syncer, index: u64) -> mpsc::Receiver<()> {
+        let (done, told) = mpsc::channel();
+        self.send(Request { syncer, index, done: Some(done) });
+        told
+    }
+
+    fn send(&self, request: Request) {
+        let sent = self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok());
         if !sent {
             self.progress.failed.store(true, Ordering::Release);
         }

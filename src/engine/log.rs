@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use super::{
     clock::{Clock, VisibleTime},
     completion::{Committed, Deliveries},
     queue::{Proposal, Queue, Taken, closed_error},
+    snapshot::{Captured, Wish},
     watch::hub::Hub,
 };
 use crate::{
@@ -54,6 +55,10 @@ pub struct Shared {
     pub visible_time: VisibleTime,
     /// Where the log reports.
     pub metrics: Metrics,
+    /// Bytes written to the log since the start, and those that the start replayed.
+    pub log_bytes: AtomicU64,
+    /// A snapshot that is to begin.
+    pub snapshot_wish: Wish,
 }
 
 impl Shared {
@@ -136,8 +141,18 @@ impl Log {
                 shared.fail(&error);
                 return Ended { clean: false, applier: self.applier };
             }
+            shared.snapshot_wish.grant(|| self.capture());
         }
         self.close()
+    }
+
+    /// The state as it is between two groups, for a snapshot.
+    fn capture(&self) -> Captured {
+        let written = self.wal.written_index();
+        // A snapshot may hold only what the log holds for good: otherwise a crash would leave a gap between the two.
+        let unsynced = self.wal.synced_index() < written;
+        let synced = unsynced.then(|| self.background.request_told(self.wal.syncer(), written));
+        Captured::of(&self.applier, synced)
     }
 
     fn close(self) -> Ended {
@@ -260,6 +275,7 @@ impl Log {
     fn make_durable(&mut self, fsynced: bool) -> Result<(), WalError> {
         let written = self.wal.write()?;
         self.shared.metrics.written(written.bytes);
+        self.shared.log_bytes.fetch_add(written.bytes, Ordering::Relaxed);
         let now = Instant::now();
         self.unmarked_since = Some(now);
         if fsynced {

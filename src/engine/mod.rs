@@ -12,21 +12,28 @@ mod expirer;
 pub mod judge;
 mod log;
 mod queue;
+mod snapshot;
 pub mod state_hash;
 mod waiters;
 mod watch;
 pub mod window;
 
-pub use self::watch::{
-    inbox::Filter,
-    initial::{InitialState, Part},
-    subscription::{Heard, Subscription},
+pub use self::{
+    snapshot::{SnapshotInfo, SnapshotStatus},
+    watch::{
+        inbox::Filter,
+        initial::{InitialState, Part},
+        subscription::{Heard, Subscription},
+    },
 };
-pub use crate::store::Step;
+pub use crate::{disk::Progress, store::Step};
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -45,13 +52,14 @@ use self::{
     judge::{Change, Judgement, KeyWrite, judge},
     log::{Ended, Log, Shared, WeakSync, disk_full},
     queue::{Proposal, Queue},
+    snapshot::{Snapshots, Snapshotter, Wish},
     waiters::{Waiter, Waiters},
     watch::hub::{Dispatcher, Hub},
     window::Bounds,
 };
 use crate::{
-    config::SyncMode,
-    disk::{self, FileSystem, Recovery, RecoveryError, WalOptions},
+    config::{SnapshotPolicy, SyncMode},
+    disk::{self, FileSystem, Recovering, Recovery, RecoveryError, Replayed, WalOptions, snapshot::Reader},
     error::{Error, Outcome, Reason, Result},
     limits::{Limits, OFFSET_STEP_UNCLEAN},
     metrics::Metrics,
@@ -76,6 +84,10 @@ pub struct Options {
     pub sync_interval: Duration,
     /// Bounds of queue, waits and retry window.
     pub limits: Limits,
+    /// When snapshots are taken, and how many are kept.
+    pub snapshot: SnapshotPolicy,
+    /// Where the opening shows how far it has come.
+    pub progress: Arc<Progress>,
 }
 
 /// How the engine is.
@@ -113,6 +125,7 @@ struct Core {
 #[derive(Debug)]
 pub struct Engine {
     core: Arc<Core>,
+    snapshots: Arc<Snapshots>,
     threads: Mutex<Threads>,
 }
 
@@ -121,6 +134,7 @@ struct Threads {
     log: Option<JoinHandle<Ended>>,
     expirer: Option<Expirer>,
     dispatcher: Option<Dispatcher>,
+    snapshotter: Option<Snapshotter>,
 }
 
 impl Engine {
@@ -134,7 +148,8 @@ impl Engine {
         let started = Instant::now();
         let waiters = Arc::new(Waiters::new(options.limits.waits));
         let hub = Arc::new(Hub::new(&options.limits));
-        let (mut wal, mut applier, recovery) = recover(file_system, options, Arc::clone(&waiters), Arc::clone(&hub))?;
+        let (mut wal, mut applier, recovery) =
+            recover(Arc::clone(&file_system), options, Arc::clone(&waiters), Arc::clone(&hub))?;
         let store = applier.shared_store();
         let clock = Clock::new(time_source, applier.state().time_ms);
         let term = applier.state().term + 1;
@@ -150,7 +165,17 @@ impl Engine {
             clock,
             visible_time: VisibleTime::default(),
             metrics,
+            log_bytes: AtomicU64::new(recovery.replayed_bytes),
+            snapshot_wish: Wish::default(),
         });
+        let snapshots = Arc::new(Snapshots::new(
+            file_system,
+            &options.data_directory,
+            wal.store_id(),
+            options.snapshot,
+            Arc::clone(&shared),
+            &recovery,
+        ));
         let opened = Opened {
             recovery,
             elapsed: started.elapsed(),
@@ -170,8 +195,14 @@ impl Engine {
             std::thread::Builder::new().name("tandem-log".into()).spawn(move || log.run()).map_err(thread_error)?;
         let expirer = Expirer::start(Arc::clone(&core)).map_err(thread_error)?;
         let dispatcher = hub.start().map_err(thread_error)?;
-        let threads = Mutex::new(Threads { log: Some(log), expirer: Some(expirer), dispatcher: Some(dispatcher) });
-        Ok((Self { core, threads }, opened))
+        let snapshotter = Snapshotter::start(Arc::clone(&snapshots)).map_err(thread_error)?;
+        let threads = Threads {
+            log: Some(log),
+            expirer: Some(expirer),
+            dispatcher: Some(dispatcher),
+            snapshotter: Some(snapshotter),
+        };
+        Ok((Self { core, snapshots, threads: Mutex::new(threads) }, opened))
     }
 
     /// Proposes a write of one key and waits until it is durable as asked and applied.
@@ -343,6 +374,16 @@ impl Engine {
         self.core.shared.disk_full.load(Ordering::Relaxed)
     }
 
+    /// Takes a snapshot now, or joins one that has not begun yet; waits until it is on disk.
+    pub async fn snapshot(&self) -> Result<SnapshotInfo> {
+        self.snapshots.take().await
+    }
+
+    /// The last snapshot, and what is wrong with snapshots.
+    pub fn snapshot_status(&self) -> SnapshotStatus {
+        self.snapshots.status()
+    }
+
     /// How many writes wait for the log.
     pub fn queue_depth(&self) -> usize {
         self.core.shared.queue.depth()
@@ -371,6 +412,7 @@ impl Engine {
         let mut threads = self.threads.lock();
         threads.expirer = None;
         threads.dispatcher = None;
+        threads.snapshotter = None;
         self.core.shared.queue.close(Reason::Draining);
         // A log thread that panicked has failed the engine already.
         threads.log.take().and_then(|log| log.join().ok())
@@ -484,10 +526,33 @@ fn recover(
     waiters: Arc<Waiters>,
     hub: Arc<Hub>,
 ) -> Result<(disk::Wal, Applier, Recovery), RecoveryError> {
-    let mut applier = Applier::new(Arc::new(Store::new()), waiters, hub);
+    let applier = Applier::new(Arc::default(), Arc::clone(&waiters), Arc::clone(&hub));
+    let mut restoring = Restoring { applier, waiters, hub };
     let wal_options =
         WalOptions { segment_bytes: options.segment_bytes, store_directory: options.data_directory.clone() };
-    let (wal, recovery) = disk::open(file_system, wal_options, &mut |replayed| {
+    let (wal, recovery) = disk::open(file_system, wal_options, &mut restoring, &options.progress)?;
+    Ok((wal, restoring.applier, recovery))
+}
+
+/// A state on its way back from disk.
+struct Restoring {
+    applier: Applier,
+    waiters: Arc<Waiters>,
+    hub: Arc<Hub>,
+}
+
+impl Recovering for Restoring {
+    fn load(&mut self, snapshot: &Reader, progress: &Progress) -> Result<(), RecoveryError> {
+        let (store, state) = snapshot::load(snapshot, progress)?;
+        self.applier = Applier::over(store, Arc::clone(&self.waiters), Arc::clone(&self.hub), state);
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        self.applier = Applier::new(Arc::default(), Arc::clone(&self.waiters), Arc::clone(&self.hub));
+    }
+
+    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), String> {
         let record = LogRecord::decode(replayed.payload).map_err(|error| format!("not a log record: {error}"))?;
         if record.index != replayed.index {
             return Err(format!("the record says index {}, its frame {}", record.index, replayed.index));
@@ -500,10 +565,9 @@ fn recover(
         {
             return Err(format!("apply version {} is newer than this program's {APPLY_VERSION}", open.apply_version));
         }
-        applier.apply(&record);
+        self.applier.apply(&record);
         Ok(())
-    })?;
-    Ok((wal, applier, recovery))
+    }
 }
 
 /// 128 bits that tell one command from another.

@@ -15,7 +15,7 @@
 use twox_hash::XxHash3_128;
 
 use super::{
-    apply::State,
+    apply::{Marks, State},
     judge::{Change, Effect, Judgement},
     window::Remembered,
 };
@@ -23,21 +23,56 @@ use crate::{model::EntryRef, store::Store};
 
 /// The state's hash.
 pub fn state_hash(store: &Store, state: &State) -> u128 {
-    let mut sum = 0_u128;
-    let mut bytes = Vec::with_capacity(512);
-    store.for_each(|entry| {
-        bytes.clear();
-        lay_out_entry(&mut bytes, &entry);
-        sum = sum.wrapping_add(XxHash3_128::oneshot(&bytes));
-    });
+    let mut hash = StateHash::default();
+    store.for_each(|entry| hash.entry(&entry));
     for (id, answered_ms, remembered) in state.window.iter() {
-        bytes.clear();
-        lay_out_remembered(&mut bytes, id, answered_ms, remembered);
-        sum = sum.wrapping_add(XxHash3_128::oneshot(&bytes));
+        hash.answer(id, answered_ms, remembered);
     }
-    bytes.clear();
-    lay_out_rest(&mut bytes, state);
-    sum.wrapping_add(XxHash3_128::oneshot(&bytes))
+    hash.rest(&state.marks());
+    hash.sum()
+}
+
+/// A hash that is summed up part by part, in any order.
+#[derive(Debug, Default)]
+pub struct StateHash {
+    sum: u128,
+    /// What is hashed next: kept for its memory.
+    bytes: Vec<u8>,
+}
+
+impl StateHash {
+    /// Adds an entry.
+    pub fn entry(&mut self, entry: &EntryRef<'_>) {
+        lay_out_entry(&mut self.bytes, entry);
+        self.add_bytes();
+    }
+
+    /// Adds a remembered answer.
+    pub fn answer(&mut self, id: &str, answered_ms: u64, remembered: &Remembered) {
+        lay_out_remembered(&mut self.bytes, id, answered_ms, remembered);
+        self.add_bytes();
+    }
+
+    /// Adds what there is once.
+    pub fn rest(&mut self, marks: &Marks) {
+        lay_out_rest(&mut self.bytes, marks);
+        self.add_bytes();
+    }
+
+    /// Adds what another one has summed up.
+    pub fn add(&mut self, sum: u128) {
+        self.sum = self.sum.wrapping_add(sum);
+    }
+
+    /// The sum of all that was added.
+    pub fn sum(&self) -> u128 {
+        self.sum
+    }
+
+    fn add_bytes(&mut self) {
+        self.add(XxHash3_128::oneshot(&self.bytes));
+        self.bytes.clear();
+    }
 }
 
 fn number(bytes: &mut Vec<u8>, number: u64) {
@@ -115,15 +150,15 @@ fn lay_out_item(bytes: &mut Vec<u8>, judgement: Judgement) {
     bytes.extend_from_slice(&change.number.to_le_bytes());
 }
 
-fn lay_out_rest(bytes: &mut Vec<u8>, state: &State) {
+fn lay_out_rest(bytes: &mut Vec<u8>, marks: &Marks) {
     bytes.push(b'S');
-    let bounds = state.window.bounds();
+    let bounds = marks.bounds;
     for field in [
-        state.index,
-        state.term,
-        state.time_ms,
-        state.offset,
-        u64::from(state.apply_version),
+        marks.index,
+        marks.term,
+        marks.time_ms,
+        marks.offset,
+        u64::from(marks.apply_version),
         bounds.window_ms,
         bounds.ids,
         bounds.bytes,

@@ -17,6 +17,8 @@ fn options() -> Options {
         sync: SyncMode::Always,
         sync_interval: Duration::from_secs(1),
         limits: Limits::default(),
+        snapshot: SnapshotPolicy::default(),
+        progress: Arc::default(),
     }
 }
 

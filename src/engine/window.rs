@@ -1,10 +1,13 @@
 //! The retry window: what became of the last writes that bore a request id. Part of the state, rebuilt by replay.
 //!
 //! Bounded by record time, count and bytes, whichever is first. The map is split in many small ones and the order is
-//! kept in chunks, so that no insertion ever moves more than a few kilobytes.
+//! kept in chunks, so that no insertion ever moves more than a few kilobytes. A full chunk never changes: a snapshot shares
+//! the chunks instead of copying a million answers.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    borrow::Borrow,
+    collections::{HashSet, VecDeque},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
@@ -41,21 +44,79 @@ pub struct Remembered {
     pub effect: Effect,
 }
 
+/// An answer with its id and time: never changes.
+#[derive(Debug)]
+struct Answer {
+    id: Box<str>,
+    answered_ms: u64,
+    remembered: Remembered,
+}
+
+/// An answer in a map, found by its id.
+#[derive(Debug)]
+struct ById(Arc<Answer>);
+
+impl Borrow<str> for ById {
+    fn borrow(&self) -> &str {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
+
 /// The remembered answers.
 #[derive(Debug)]
 pub struct Window {
-    maps: Vec<HashMap<Arc<str>, Remembered>>,
-    order: VecDeque<VecDeque<(Arc<str>, u64)>>,
+    maps: Vec<HashSet<ById>>,
+    /// The order in which they were given: full chunks, then one that fills.
+    full: VecDeque<Arc<[Arc<Answer>]>>,
+    filling: Vec<Arc<Answer>>,
+    /// Answers at the beginning of the first chunk that are forgotten.
+    forgotten: usize,
     bounds: Bounds,
     ids: u64,
     bytes: u64,
 }
 
+/// The answers at one moment, shared with the window.
+#[derive(Debug)]
+pub struct Answers {
+    chunks: Vec<Arc<[Arc<Answer>]>>,
+    forgotten: usize,
+}
+
+impl Answers {
+    /// Every one, in the order they were given.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64, &Remembered)> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).skip(self.forgotten).map(|answer| answer.parts())
+    }
+}
+
+impl Answer {
+    fn parts(&self) -> (&str, u64, &Remembered) {
+        (&self.id, self.answered_ms, &self.remembered)
+    }
+}
+
 impl Default for Window {
     fn default() -> Self {
         Self {
-            maps: (0..MAPS).map(|_| HashMap::new()).collect(),
-            order: VecDeque::new(),
+            maps: (0..MAPS).map(|_| HashSet::new()).collect(),
+            full: VecDeque::new(),
+            filling: Vec::new(),
+            forgotten: 0,
             bounds: Bounds::default(),
             ids: 0,
             bytes: 0,
@@ -93,64 +154,97 @@ impl Window {
 
     /// What became of the write with this id.
     pub fn find(&self, id: &str) -> Option<&Remembered> {
-        self.maps[map_of(id)].get(id)
+        self.maps[map_of(id)].get(id).map(|found| &found.0.remembered)
     }
 
     /// Remembers an answer given at `time_ms`. The id is not in the window yet.
     pub fn remember(&mut self, id: &str, time_ms: u64, remembered: Remembered) {
-        let id: Arc<str> = id.into();
-        self.ids += 1;
-        self.bytes += cost_bytes(&id, &remembered.effect);
-        self.maps[map_of(&id)].insert(Arc::clone(&id), remembered);
-        match self.order.back_mut() {
-            Some(chunk) if chunk.len() < CHUNK_IDS => chunk.push_back((id, time_ms)),
-            _ => {
-                let mut chunk = VecDeque::with_capacity(CHUNK_IDS);
-                chunk.push_back((id, time_ms));
-                self.order.push_back(chunk);
-            }
-        }
+        self.add(id, time_ms, remembered);
         self.forget(time_ms);
+    }
+
+    /// A window as it was, from its bounds and its answers in the order they were given. False if an id is there twice.
+    pub fn restore(bounds: Bounds, answers: impl Iterator<Item = (String, u64, Remembered)>) -> Option<Self> {
+        let mut window = Self { bounds, ..Self::default() };
+        for (id, answered_ms, remembered) in answers {
+            if window.find(&id).is_some() {
+                return None;
+            }
+            window.add(&id, answered_ms, remembered);
+        }
+        Some(window)
+    }
+
+    fn add(&mut self, id: &str, answered_ms: u64, remembered: Remembered) {
+        self.ids += 1;
+        self.bytes += cost_bytes(id, &remembered.effect);
+        let answer = Arc::new(Answer { id: id.into(), answered_ms, remembered });
+        self.maps[map_of(id)].insert(ById(Arc::clone(&answer)));
+        if self.filling.capacity() == 0 {
+            self.filling.reserve_exact(CHUNK_IDS);
+        }
+        self.filling.push(answer);
+        if self.filling.len() == CHUNK_IDS {
+            self.full.push_back(self.filling.drain(..).collect());
+        }
     }
 
     /// Forgets what is out of bounds at `time_ms`. Also called by every record that looks an id up, so that a quiet
     /// store forgets in record time too.
     pub fn forget(&mut self, time_ms: u64) {
-        while let Some(chunk) = self.order.front_mut() {
-            let Some((id, answered_ms)) = chunk.front() else {
-                self.order.pop_front();
-                continue;
-            };
-            let within = answered_ms.saturating_add(self.bounds.window_ms) > time_ms
+        while let Some(oldest) = self.oldest() {
+            let within = oldest.answered_ms.saturating_add(self.bounds.window_ms) > time_ms
                 && self.ids <= self.bounds.ids
                 && self.bytes <= self.bounds.bytes;
             if within {
                 return;
             }
+            let oldest = Arc::clone(oldest);
             self.ids -= 1;
-            if let Some(forgotten) = self.maps[map_of(id)].remove(id) {
-                self.bytes -= cost_bytes(id, &forgotten.effect);
+            self.bytes -= cost_bytes(&oldest.id, &oldest.remembered.effect);
+            self.maps[map_of(&oldest.id)].remove(&*oldest.id);
+            self.forgotten += 1;
+            match self.full.front() {
+                Some(chunk) if self.forgotten < chunk.len() => {}
+                Some(_) => {
+                    self.full.pop_front();
+                    self.forgotten = 0;
+                }
+                None if self.forgotten < self.filling.len() => {}
+                None => {
+                    self.filling.clear();
+                    self.forgotten = 0;
+                }
             }
-            chunk.pop_front();
+        }
+    }
+
+    fn oldest(&self) -> Option<&Arc<Answer>> {
+        match self.full.front() {
+            Some(chunk) => chunk.get(self.forgotten),
+            None => self.filling.get(self.forgotten),
         }
     }
 
     /// How far back the window reaches at `time_ms`: its full length while nothing had to go early.
     pub fn reach_ms(&self, time_ms: u64) -> u64 {
         let full = self.ids >= self.bounds.ids || self.bytes.saturating_add(1_024) >= self.bounds.bytes;
-        let oldest = self.order.front().and_then(VecDeque::front).map(|(_, answered_ms)| *answered_ms);
-        match oldest {
-            Some(oldest_ms) if full => time_ms.saturating_sub(oldest_ms).min(self.bounds.window_ms),
+        match self.oldest() {
+            Some(oldest) if full => time_ms.saturating_sub(oldest.answered_ms).min(self.bounds.window_ms),
             _ => self.bounds.window_ms,
         }
     }
 
     /// Every remembered answer, in the order they were given.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64, &Remembered)> {
-        self.order.iter().flatten().filter_map(|(id, answered_ms)| {
-            let remembered = self.find(id)?;
-            Some((&**id, *answered_ms, remembered))
-        })
+        let chunks = self.full.iter().flat_map(|chunk| chunk.iter());
+        chunks.chain(&self.filling).skip(self.forgotten).map(|answer| answer.parts())
+    }
+
+    /// The answers as they are now: takes one chunk's copying, however many there are.
+    pub fn share(&self) -> Answers {
+        let filling = Arc::from(self.filling.as_slice());
+        Answers { chunks: self.full.iter().cloned().chain([filling]).collect(), forgotten: self.forgotten }
     }
 }
 
@@ -180,6 +274,25 @@ mod tests {
         window.forget(1_100);
         assert!(window.find("a").is_none());
         assert_eq!((window.ids, window.bytes), (0, 0));
+    }
+
+    #[test]
+    fn answers_that_were_shared_stay_as_they_were_and_make_the_same_window() {
+        let mut window = window(Bounds { ids: 3_000, ..WIDE });
+        (0..4_100).for_each(|revision| window.remember(&format!("id-{revision}"), revision / 50, remembered(revision)));
+        let owned =
+            |(id, answered_ms, remembered): (&str, u64, &Remembered)| (id.to_owned(), answered_ms, remembered.clone());
+        let before: Vec<_> = window.iter().map(owned).collect();
+        let shared = window.share();
+        (4_100..9_000).for_each(|revision| window.remember(&format!("id-{revision}"), 90, remembered(revision)));
+        assert!(shared.iter().map(owned).eq(before.iter().cloned()) && before.len() == 3_000);
+        let mut restored = Window::restore(window.bounds(), shared.iter().map(owned)).unwrap();
+        assert!(restored.iter().map(owned).eq(before.iter().cloned()));
+        (4_100..9_000).for_each(|revision| restored.remember(&format!("id-{revision}"), 90, remembered(revision)));
+        assert!(restored.iter().eq(window.iter()));
+        assert_eq!((restored.ids, restored.bytes), (window.ids, window.bytes));
+        let twice = before[..2].iter().chain(&before[..1]).cloned();
+        assert!(Window::restore(WIDE, twice).is_none());
     }
 
     #[test]

@@ -88,8 +88,10 @@ impl Service {
     /// What the detailed readiness answer says.
     pub fn checks(&self) -> Vec<Check> {
         let health = self.health();
+        let step = self.inner.progress.read();
+        let loading = format!("the data is being read: {}, {}%", step.phase.name(), step.percent());
         let mut checks = vec![
-            check("loaded", health != Health::Loading, "the data is read", "the data is being read"),
+            check("loaded", health != Health::Loading, "the data is read", &loading),
             check("serving", health != Health::Draining, "requests are taken", "the server stops"),
             check(
                 "log",
@@ -102,6 +104,12 @@ impl Service {
             let totals = engine.totals();
             let full = "no room for the next segment of the log: growth is refused until there is, deletes go on";
             checks.push(check("disk", !engine.disk_full(), "the log has room", full));
+            let snapshots = engine.snapshot_status();
+            let last = match snapshots.last {
+                Some((index, bytes)) => format!("the last one ends at index {index} and has {bytes} bytes"),
+                None => "none yet: the log is kept whole".to_owned(),
+            };
+            checks.push(check("snapshot", snapshots.alarm.is_none(), &last, snapshots.alarm.as_deref().unwrap_or("")));
             let detail = format!("{} waiting of {}", engine.queue_depth(), self.limits().queue_items);
             checks.push(Check { name: "queue", ok: engine.queue_depth() < self.limits().queue_items, detail });
             let detail = format!("{} keys, {} bytes, revision {}", totals.keys, totals.data_bytes, engine.revision());

@@ -28,7 +28,7 @@ pub use self::{
     watch::Watching,
 };
 use crate::{
-    engine::{Engine, apply::Applied, completion::Committed, judge::Change, judge::Effect, judge::KeyWrite},
+    engine::{Engine, Progress, apply::Applied, completion::Committed, judge::Change, judge::Effect, judge::KeyWrite},
     error::{Error, Reason, Result},
     limits::Limits,
     metrics::{Metrics, Operation, Protocol},
@@ -57,14 +57,15 @@ struct Inner {
     limits: Limits,
     metrics: Metrics,
     bodies: Arc<Budget>,
+    progress: Arc<Progress>,
 }
 
 impl Service {
     /// A service that answers LOADING until its engine is there.
     pub fn new(limits: Limits, metrics: Metrics) -> Self {
         let bodies = Budget::new(limits.bodies_bytes);
-        let inner = Inner { engine: OnceLock::new(), health: HealthBoard::default(), limits, metrics, bodies };
-        Self { inner: Arc::new(inner) }
+        let (engine, health, progress) = (OnceLock::new(), HealthBoard::default(), Arc::default());
+        Self { inner: Arc::new(Inner { engine, health, limits, metrics, bodies, progress }) }
     }
 
     /// Opens the service: from now on it reads and writes.
@@ -80,6 +81,11 @@ impl Service {
         self.inner.engine.get().ok_or_else(|| {
             Error::new(Reason::Loading, "the server reads its data and is not ready yet: retry in a moment")
         })
+    }
+
+    /// How far the engine's opening has come: the opening writes it, the probes read it.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.inner.progress)
     }
 
     /// The limits in force.

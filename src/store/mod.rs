@@ -7,9 +7,11 @@
 mod arena;
 mod content_types;
 mod index;
+mod load;
 mod ordered;
 mod record;
 mod shard;
+mod view;
 mod walk;
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -20,7 +22,9 @@ use twox_hash::XxHash3_64;
 
 use self::shard::{Shard, ShardTotals};
 pub use self::{
+    load::{Loaded, Loader},
     shard::Place,
+    view::{Overrun, View},
     walk::{Places, Step},
 };
 use crate::model::EntryRef;

@@ -21,7 +21,20 @@ pub struct Cursor {
     slot: usize,
 }
 
+/// Handles in a leaf of an index that is built at once: room for some more before it splits.
+const LEAF_BUILT: usize = LEAF_MAX / 8 * 7;
+
 impl Ordered {
+    /// An index of handles that are in the order of their keys.
+    pub fn from_sorted(handles: &[u32]) -> Self {
+        let leaf = |some: &[u32]| {
+            let mut leaf = Vec::with_capacity(LEAF_MAX);
+            leaf.extend_from_slice(some);
+            leaf
+        };
+        Self { leaves: handles.chunks(LEAF_BUILT).map(leaf).collect() }
+    }
+
     /// Adds a handle whose key is not there.
     pub fn insert<'key>(&mut self, key: &[u8], handle: u32, key_of: impl Fn(u32) -> &'key [u8]) {
         let Cursor { leaf, slot } = self.before(key, key_of);

@@ -1,6 +1,6 @@
 //! One shard: arena, index, deadlines and values outside, kept consistent by [`Place`].
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
@@ -11,6 +11,7 @@ use super::{
     index::Index,
     ordered::{Cursor, Ordered},
     record::{Draft, Placed, Record},
+    view::View,
 };
 use crate::{
     error::{Error, Reason, Result},
@@ -45,6 +46,8 @@ pub struct Shard {
     keys: usize,
     data_bytes: usize,
     hash_seed: u64,
+    /// A view of the store that is being walked, and this shard's number: it gets entries before they change.
+    pub(super) view: Option<(Arc<View>, usize)>,
 }
 
 impl Shard {
@@ -61,6 +64,7 @@ impl Shard {
             keys: 0,
             data_bytes: 0,
             hash_seed,
+            view: None,
         }
     }
 
@@ -128,6 +132,44 @@ impl Shard {
         all - due.filter(|(_, handle)| inside(Record(self.arena.get(*handle)).key())).count()
     }
 
+    /// Adds an entry that is not there, to all but the ordered index, which [`Self::order`] builds. Gives its handle.
+    pub fn load(&mut self, hash: u64, entry: &EntryRef<'_>) -> Result<u32> {
+        let content_type = self.types.number(entry.content_type).ok_or(entry.content_type);
+        let value = entry.value.as_slice();
+        let value_placed = match value.len() {
+            0..=INSIDE_BYTES_MAX => Placed::Inside(value),
+            _ => Placed::Outside(self.keep_outside(value)),
+        };
+        let draft = Draft { key: entry.key, value: value_placed, content_type, metadata: entry.metadata };
+        let handle = self.arena.allocate(Arena::units_for(draft.length())).ok_or_else(address_space_used_up)?;
+        draft.write(self.arena.get_mut(handle));
+        let (arena, seed) = (&self.arena, self.hash_seed);
+        self.index.insert(hash, handle, |handle| hash_of(seed, Record(arena.get(handle)).key()));
+        if let Some(deadline_ms) = entry.metadata.expire_time_ms {
+            self.deadlines.insert((deadline_ms, handle));
+        }
+        self.keys += 1;
+        self.data_bytes += entry.key.len() + value.len();
+        Ok(handle)
+    }
+
+    /// Builds the ordered index from the handles of all loaded entries. False if a key is there twice.
+    pub fn order(&mut self, mut handles: Vec<u32>) -> bool {
+        let key_of = |handle: &u32| Record(self.arena.get(*handle)).key();
+        // Stable, because that sort makes use of rows that are in order already.
+        handles.sort_by(|left, right| key_of(left).cmp(key_of(right)));
+        let unique = handles.windows(2).all(|pair| key_of(&pair[0]) < key_of(&pair[1]));
+        self.ordered = Ordered::from_sorted(&handles);
+        unique
+    }
+
+    /// An entry is about to change: a walk that has not come to it yet gets it as it is.
+    fn hand_over(&self, handle: u32) {
+        if let Some((view, number)) = &self.view {
+            view.overtake(*number, &self.entry(handle));
+        }
+    }
+
     fn find_handle(&self, hash: u64, key: &[u8]) -> Option<u32> {
         self.index.find(hash, |handle| Record(self.arena.get(handle)).key() == key)
     }
@@ -170,6 +212,10 @@ impl Shard {
             self.drop_outside(slot);
         }
     }
+}
+
+fn address_space_used_up() -> Error {
+    Error::new(Reason::MemoryLimit, "a shard's address space of 64 GiB is used up: delete keys")
 }
 
 /// A key's place in its shard, under the write lock.
@@ -237,6 +283,7 @@ impl Place<'_> {
     /// Removes the entry; false if there is none.
     pub fn remove(&mut self) -> bool {
         let Some(handle) = self.handle.take() else { return false };
+        self.shard.hand_over(handle);
         let entry = self.shard.entry(handle);
         self.shard.data_bytes -= entry.key.len() + entry.value.as_slice().len();
         self.shard.keys -= 1;
@@ -255,11 +302,10 @@ impl Place<'_> {
         let old = self.handle;
         let handle = match old.filter(|old| shard.arena.units(*old) == units) {
             Some(same) => same,
-            None => shard.arena.allocate(units).ok_or_else(|| {
-                Error::new(Reason::MemoryLimit, "a shard's address space of 64 GiB is used up: delete keys")
-            })?,
+            None => shard.arena.allocate(units).ok_or_else(address_space_used_up)?,
         };
         if let Some(old) = old {
+            shard.hand_over(old);
             shard.data_bytes -= draft.key.len() + shard.entry(old).value.as_slice().len();
             shard.detach(old, new_value);
         }

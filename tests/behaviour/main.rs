@@ -30,6 +30,8 @@ pub fn service(data: &std::path::Path) -> Service {
         sync: settings.wal.sync,
         sync_interval: settings.wal.sync_interval,
         limits: settings.limits.clone(),
+        snapshot: tandem::config::SnapshotPolicy::default(),
+        progress: Arc::default(),
     };
     let metrics = Metrics::new(true).unwrap();
     let service = Service::new(settings.limits, metrics.clone());

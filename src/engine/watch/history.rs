@@ -26,9 +26,21 @@ pub struct History {
 }
 
 impl History {
-    /// An empty history.
-    pub fn new(bounds: Bounds) -> Self {
-        Self { records: VecDeque::new(), events: 0, bytes: 0, bounds, compacted_revision: 0, applied_revision: 0 }
+    /// An empty history that begins after a revision.
+    pub fn new(bounds: Bounds, after_revision: u64) -> Self {
+        Self {
+            records: VecDeque::new(),
+            events: 0,
+            bytes: 0,
+            bounds,
+            compacted_revision: after_revision,
+            applied_revision: after_revision,
+        }
+    }
+
+    /// How far it may reach.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     /// A record was applied; `None`: it changed nothing.
@@ -81,7 +93,7 @@ mod tests {
 
     #[test]
     fn history_is_bounded_in_events_and_says_how_far_it_reaches() {
-        let mut history = History::new(Bounds { events: 3, bytes: usize::MAX });
+        let mut history = History::new(Bounds { events: 3, bytes: usize::MAX }, 0);
         for revision in 1..=5 {
             history.add(revision, (revision != 3).then(|| puts(revision, &["k"])));
         }
@@ -96,7 +108,7 @@ mod tests {
     #[test]
     fn history_is_bounded_in_bytes() {
         let each = puts(1, &["k"]).bytes();
-        let mut history = History::new(Bounds { events: usize::MAX, bytes: 3 * each });
+        let mut history = History::new(Bounds { events: usize::MAX, bytes: 3 * each }, 0);
         for revision in 1..=10 {
             history.add(revision, Some(puts(revision, &["k"])));
         }

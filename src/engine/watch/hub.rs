@@ -66,7 +66,7 @@ impl Hub {
     pub fn new(limits: &Limits) -> Self {
         let bounds = Bounds { events: limits.watch_history_events, bytes: limits.watch_history_bytes };
         Self {
-            history: Mutex::new(History::new(bounds)),
+            history: Mutex::new(History::new(bounds, 0)),
             matching: RwLock::default(),
             dispatch: Mutex::default(),
             published: Condvar::new(),
@@ -75,6 +75,12 @@ impl Hub {
             inbox_revisions_max: limits.watcher_buffer_revisions,
             inbox_bytes_max: limits.watcher_buffer_bytes,
         }
+    }
+
+    /// The state comes from a snapshot: what changed up to its revision is not known.
+    pub fn begin_at(&self, revision: u64) {
+        let mut history = self.history.lock();
+        *history = History::new(history.bounds(), revision);
     }
 
     /// A record was applied; `None`: it changed nothing.

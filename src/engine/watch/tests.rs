@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    config::SyncMode,
+    config::{SnapshotPolicy, SyncMode},
     disk::simulated::SimulatedFileSystem,
     engine::{Engine, Filter, Heard, Options, Part, Subscription, clock::SystemTimeSource, judge::Effect},
     error::{Reason, Result},
@@ -28,6 +28,8 @@ fn open(disk: &SimulatedFileSystem, sync: SyncMode, limits: Limits) -> Arc<Engin
         sync,
         sync_interval: Duration::from_millis(20),
         limits,
+        snapshot: SnapshotPolicy::default(),
+        progress: Arc::default(),
     };
     let time = Box::new(SystemTimeSource::default());
     Arc::new(Engine::open(Arc::new(disk.clone()), &options, time, Metrics::new(false).unwrap()).unwrap().0)

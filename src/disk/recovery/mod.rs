@@ -1,0 +1,241 @@
+//! What a start makes of the files it finds. Each row has a test, in `disk/tests.rs` for segments and in
+//! `recovery/tests.rs` for snapshots.
+//!
+//! | found in `wal/` | done |
+//! |---|---|
+//! | nothing, and no snapshot, or leftovers of a first start that was cut short | a new store |
+//! | nothing, but a snapshot | missing: refuse |
+//! | the last frame is CLOSE | go on behind it |
+//! | frames, then nothing | unclean: rewrite the last segment, go on |
+//! | a bad frame in the last segment, and no whole later frame there knew its index to be synced | torn: cut there, say so, rewrite, go on |
+//! | a bad frame, and a later frame, a later segment or a snapshot knew its index to be synced | corrupt: refuse |
+//! | the last segment has no frame yet | go on in it |
+//! | a segment or a record is missing, the first included | missing: refuse |
+//! | two segments hold the same index | duplicate: refuse |
+//! | a file that is not Tandem's, or another store's | foreign: refuse |
+//! | a newer format, or a frame of a newer kind | future: refuse |
+//! | a damaged header, an empty file | corrupt: refuse |
+//! | a segment wholly behind the snapshot that is loaded | not needed: not read |
+//! | `next`, `*.tmp` | leftovers: removed |
+//! | the directory is in use | locked: refuse |
+//!
+//! | found in `snapshots/` | done |
+//! |---|---|
+//! | whole snapshots | load the newest, replay what follows |
+//! | none, and the log begins at index 1 | replay it all |
+//! | none, or none new enough, and the log begins later | missing: refuse |
+//! | the newest has no footer, or ends too early | torn: as corrupt |
+//! | the newest has a bad frame, lacks one, or gives another state hash than it says | corrupt: load the next older one, or replay from index 1, if the log reaches back that far; say so loudly, put the damaged one aside |
+//! | the same, and the log does not reach back | corrupt: refuse |
+//! | a snapshot under another one's name | duplicate: refuse |
+//! | a file that is not Tandem's, or another store's | foreign: refuse |
+//! | a newer format, a frame of a newer kind, newer rules of apply | future: refuse |
+//! | `*.tmp` | leftovers: removed |
+//! | `*.damaged` | put aside by an earlier start: left alone |
+//!
+//! Refusing means exit code 2 with file, offset, reason and remedy, and nothing changed on disk.
+//!
+//! After an unclean stop the page cache may show bytes that never reached the disk (a failed sync leaves such). So the
+//! valid part of the last segment is written anew under a new sequence, synced, and renamed over the old file before
+//! anything is served.
+
+mod error;
+mod segments;
+mod snapshots;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use self::error::{RecoveryError, RecoveryErrorKind};
+use self::snapshots::LogFound;
+use super::{
+    file_system::FileSystem,
+    lock_file,
+    progress::Progress,
+    segment::{self, Header},
+    snapshot::{Reader, folder},
+    wal::{Wal, WalOptions},
+};
+use crate::limits::SEGMENT_FIRST_BYTES;
+
+/// A record on its way back into the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed<'bytes> {
+    /// Its index.
+    pub index: u64,
+    /// The whole `LogRecord`.
+    pub payload: &'bytes [u8],
+}
+
+/// The state that a start brings back.
+pub trait Recovering {
+    /// Takes a snapshot's state in place of what it held. After an error it may hold anything.
+    fn load(&mut self, snapshot: &Reader, progress: &Progress) -> Result<(), RecoveryError>;
+    /// Goes back to holding nothing.
+    fn reset(&mut self);
+    /// Applies the next record, or says why it cannot be.
+    fn replay(&mut self, record: Replayed<'_>) -> Result<(), String>;
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// The snapshot that was loaded.
+    pub snapshot: Option<SnapshotUsed>,
+    /// What was wrong with newer snapshots, newest first. They are put aside.
+    pub damaged: Vec<RecoveryError>,
+    /// Records replayed.
+    pub records: u64,
+    /// Bytes of their frames.
+    pub replayed_bytes: u64,
+    /// Index of the last one.
+    pub last_index: u64,
+    /// The store was stopped cleanly, or is new.
+    pub clean: bool,
+    /// There was nothing.
+    pub new_store: bool,
+    /// What was cut off.
+    pub tear: Option<Tear>,
+    /// Segments read.
+    pub segments: usize,
+}
+
+/// A snapshot that a start went on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotUsed {
+    /// The last record that it contains.
+    pub index: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Time of its state.
+    pub time_ms: u64,
+}
+
+/// A tail that a crash left, cut off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tear {
+    /// Where.
+    pub file: PathBuf,
+    /// Where in it.
+    pub offset: u64,
+    /// From there to the last byte that was not zero.
+    pub bytes_cut: u64,
+}
+
+const NOTHING: Recovery = Recovery {
+    snapshot: None,
+    damaged: Vec::new(),
+    records: 0,
+    replayed_bytes: 0,
+    last_index: 0,
+    clean: false,
+    new_store: false,
+    tear: None,
+    segments: 0,
+};
+
+/// Opens or creates the log, handing the newest whole snapshot and every record behind it to `state`.
+pub fn open(
+    file_system: Arc<dyn FileSystem>,
+    options: WalOptions,
+    state: &mut dyn Recovering,
+    progress: &Progress,
+) -> Result<(Wal, Recovery), RecoveryError> {
+    let directory = options.store_directory.join("wal");
+    let fs = &*file_system;
+    fs.create_directory(&directory).map_err(|error| RecoveryError::io(&directory, error))?;
+    for above in [Some(&*options.store_directory), options.store_directory.parent()].into_iter().flatten() {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        fs.sync_directory(above).map_err(|error| RecoveryError::io(above, error))?;
+    }
+    let lock = lock_file::take(fs, &options.store_directory)?;
+    let (names, mut leftovers) = sort_out(fs, &directory)?;
+    let snapshots = options.store_directory.join(folder::FOLDER);
+    let found = folder::list(fs, &snapshots).map_err(|error| RecoveryError::io(&snapshots, error))?;
+    if let Some(strange) = found.strange.first() {
+        let reason = "a file that is not Tandem's lies in the folder of snapshots".to_owned();
+        return Err(RecoveryError::new(RecoveryErrorKind::Foreign, strange, None, reason));
+    }
+    leftovers.extend(found.leftovers.iter().cloned());
+    let (header, active, recovery) = match names.first() {
+        None if found.snapshots.is_empty() && found.damaged.is_empty() => {
+            let header = Header { sequence: 1, store_id: rand::random(), first_index: 1 };
+            let bytes = SEGMENT_FIRST_BYTES.min(options.segment_bytes);
+            let active = segments::create_first(fs, &directory, &header, bytes)
+                .map_err(|error| RecoveryError::io(&directory, error))?;
+            (header, active, Recovery { clean: true, new_store: true, ..NOTHING })
+        }
+        None => {
+            let reason = "the log is missing: there are snapshots, and not one segment".to_owned();
+            return Err(RecoveryError::new(RecoveryErrorKind::Gap, &directory, None, reason));
+        }
+        Some((begins, first)) => {
+            let (last_begins, last) = names.last().map_or((begins, first), |(begins, name)| (begins, name));
+            // If it cannot be read, the reading of the whole segment says why.
+            let header = segments::read_header(fs, &directory.join(last), *last_begins).ok();
+            let store_id = header.map(|header| header.store_id);
+            let log = LogFound { begins: *begins, first_segment: directory.join(first), store_id };
+            let (snapshot, damaged) = snapshots::load_newest(fs, &found, &log, state, progress)?;
+            let base_index = snapshot.map_or(0, |snapshot| snapshot.index);
+            let (header, active, recovery) = segments::recover(fs, &directory, &names, base_index, state, progress)?;
+            (header, active, Recovery { snapshot, damaged, ..recovery })
+        }
+    };
+    // Only now: a start that is refused changes nothing.
+    tidy(fs, &leftovers)?;
+    for damaged in &recovery.damaged {
+        folder::put_aside(fs, &snapshots, &damaged.file).map_err(|error| RecoveryError::io(&damaged.file, error))?;
+    }
+    let wal = Wal::new(
+        Arc::clone(&file_system),
+        directory.clone(),
+        header.store_id,
+        options.segment_bytes,
+        active,
+        recovery.last_index,
+        lock,
+    );
+    let mut wal = wal.map_err(|error| RecoveryError::io(&directory, error))?;
+    if !recovery.clean {
+        // All that was recovered is on disk now: say so, for the recovery after the next crash.
+        wal.mark().map_err(|error| RecoveryError::io(&directory, error))?;
+    }
+    Ok((wal, recovery))
+}
+
+/// Removes leftovers. What recovery wrote anew under such a name has its right name by now.
+fn tidy(fs: &dyn FileSystem, leftovers: &[PathBuf]) -> Result<(), RecoveryError> {
+    for leftover in leftovers {
+        let (Some(directory), Some(name)) = (leftover.parent(), leftover.file_name()) else { continue };
+        let left = fs.list(directory).map_err(|error| RecoveryError::io(directory, error))?;
+        if left.iter().any(|other| **other == *name) {
+            fs.remove(leftover).map_err(|error| RecoveryError::io(leftover, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// The segments' names with their first indexes, in order; and the leftovers of an earlier run.
+type Sorted = (Vec<(u64, String)>, Vec<PathBuf>);
+
+fn sort_out(fs: &dyn FileSystem, directory: &Path) -> Result<Sorted, RecoveryError> {
+    let mut segments = Vec::new();
+    let mut leftovers = Vec::new();
+    for name in fs.list(directory).map_err(|error| RecoveryError::io(directory, error))? {
+        if let Some(first_index) = segment::first_index_of(&name) {
+            segments.push((first_index, name));
+        } else if name == "next" || name.ends_with(".tmp") {
+            leftovers.push(directory.join(name));
+        } else {
+            let reason = "a file that is not Tandem's lies in the log's folder".to_owned();
+            return Err(RecoveryError::new(RecoveryErrorKind::Foreign, &directory.join(name), None, reason));
+        }
+    }
+    segments.sort();
+    Ok((segments, leftovers))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The segments of the log: finds a tear, tells it from damage, replays what is whole.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{NOTHING, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Replayed, Tear};
+use crate::disk::{
+    file_system::{File, FileSystem, read_whole},
+    frame::{self, Head, Kind},
+    progress::{Phase, Progress},
+    segment::{self, HEADER_BYTES, Header, HeaderProblem},
+    wal::Active,
+};
+
+/// The first segment of a log, or of one that goes on behind a snapshot.
+pub fn create_first(fs: &dyn FileSystem, directory: &Path, header: &Header, bytes: u64) -> io::Result<Active> {
+    let path = directory.join(segment::file_name(header.first_index));
+    let temporary = path.with_extension("tmp");
+    let file = fs.create(&temporary)?;
+    file.write_all_at(&header.encode(), 0)?;
+    segment::fill(&*file, HEADER_BYTES as u64, bytes)?;
+    file.sync_data()?;
+    fs.rename(&temporary, &path)?;
+    fs.sync_directory(directory)?;
+    Ok(Active { file, sequence: header.sequence, bytes, position: HEADER_BYTES as u64 })
+}
+
+/// A segment that has a successor.
+struct Ended {
+    path: PathBuf,
+    /// Where its whole frames end.
+    end: usize,
+    /// Something other than zeros lies behind them.
+    torn: bool,
+}
+
+/// A segment that was read.
+struct Scan {
+    /// Where its frames end.
+    end: usize,
+    /// Index behind its last record.
+    next_index: u64,
+    /// Records that were replayed.
+    replayed: u64,
+    /// Bytes of their frames.
+    replayed_bytes: u64,
+    /// The last frame is CLOSE.
+    closed: bool,
+}
+
+/// Replays what the segments hold behind record `base_index`, which a snapshot holds. Segments wholly behind it are not read.
+pub fn recover(
+    fs: &dyn FileSystem,
+    directory: &Path,
+    names: &[(u64, String)],
+    base_index: u64,
+    state: &mut dyn Recovering,
+    progress: &Progress,
+) -> Result<(Header, Active, Recovery), RecoveryError> {
+    // The caller has seen that the log reaches back to the snapshot.
+    let behind = names.iter().rposition(|(first_index, _)| *first_index <= base_index + 1).unwrap_or(0);
+    let files = open_all(fs, directory, &names[behind..], progress)?;
+    let count = files.len();
+    let mut recovery = Recovery { segments: count, ..NOTHING };
+    let mut next_index = names[behind].0;
+    let mut before: Option<Header> = None;
+    // Where the segment before ended, in case its successor proves that more was there.
+    let mut ended: Option<Ended> = None;
+    for (position, (first_index, path, file)) in files.into_iter().enumerate() {
+        let bytes = read_whole(&*file).map_err(|error| RecoveryError::io(&path, error))?;
+        let header = check_header(&path, &bytes, first_index, before.as_ref())?;
+        progress.advance(HEADER_BYTES as u64);
+        check_order(&path, first_index, next_index, ended.as_ref())?;
+        let scan = scan(&path, &bytes, &header, base_index, state, progress)?;
+        recovery.records += scan.replayed;
+        recovery.replayed_bytes += scan.replayed_bytes;
+        next_index = scan.next_index;
+        if position + 1 < count {
+            let torn = bytes[scan.end..].iter().any(|byte| *byte != 0);
+            ended = Some(Ended { path, end: scan.end, torn });
+            before = Some(header);
+            continue;
+        }
+        let rest = &bytes[scan.end..];
+        check_damage(&path, rest, scan.end, &header, next_index)?;
+        if next_index <= base_index {
+            let reason = format!(
+                "the log ends before index {next_index}, and everything up to {base_index} was on disk: a snapshot holds it"
+            );
+            return Err(RecoveryError::new(RecoveryErrorKind::Damaged, &path, Some(scan.end as u64), reason));
+        }
+        recovery.last_index = next_index - 1;
+        recovery.tear = rest.iter().rposition(|byte| *byte != 0).map(|last_byte| Tear {
+            file: path.clone(),
+            offset: scan.end as u64,
+            bytes_cut: last_byte as u64 + 1,
+        });
+        recovery.clean = scan.closed && recovery.tear.is_none();
+        let active = if recovery.clean {
+            Active { file, sequence: header.sequence, bytes: bytes.len() as u64, position: scan.end as u64 }
+        } else {
+            rewrite(fs, directory, &path, &bytes, scan.end, &header).map_err(|error| RecoveryError::io(&path, error))?
+        };
+        return Ok((header, active, recovery));
+    }
+    Err(RecoveryError::io(directory, "no segment to read"))
+}
+
+/// A segment to be read: its first index, its path, the file.
+type Opened = (u64, PathBuf, Arc<dyn File>);
+
+fn open_all(
+    fs: &dyn FileSystem,
+    directory: &Path,
+    names: &[(u64, String)],
+    progress: &Progress,
+) -> Result<Vec<Opened>, RecoveryError> {
+    let mut files = Vec::with_capacity(names.len());
+    let mut total_bytes = 0;
+    for (first_index, name) in names {
+        let path = directory.join(name);
+        let file = fs.open(&path).map_err(|error| RecoveryError::io(&path, error))?;
+        total_bytes += file.length().map_err(|error| RecoveryError::io(&path, error))?;
+        files.push((*first_index, path, file));
+    }
+    progress.begin(Phase::Log, total_bytes);
+    Ok(files)
+}
+
+/// What the header of a segment says, or why it cannot be the one that its name says.
+pub fn read_header(fs: &dyn FileSystem, path: &Path, first_index: u64) -> Result<Header, RecoveryError> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    let read = fs.open(path).and_then(|file| file.read_at(&mut bytes, 0));
+    let read = read.map_err(|error| RecoveryError::io(path, error))?;
+    check_header(path, &bytes[..read], first_index, None)
+}
+
+fn check_header(path: &Path, bytes: &[u8], first_index: u64, before: Option<&Header>) -> Result<Header, RecoveryError> {
+    let refuse = |kind, reason: String| Err(RecoveryError::new(kind, path, Some(0), reason));
+    let header = match Header::decode(bytes) {
+        Ok(header) => header,
+        Err(HeaderProblem::Foreign) => {
+            return refuse(RecoveryErrorKind::Foreign, "not a segment of a Tandem log".into());
+        }
+        Err(HeaderProblem::Future(version)) => {
+            let reason = format!("format version {version} is newer than {}", segment::FORMAT.version);
+            return refuse(RecoveryErrorKind::Future, reason);
+        }
+        Err(HeaderProblem::Damaged) => {
+            return refuse(RecoveryErrorKind::Damaged, "the segment's header is damaged or missing".into());
+        }
+    };
+    if header.first_index != first_index {
+        let reason =
+            format!("the file's name says it begins at index {first_index}, its header {}", header.first_index);
+        return refuse(RecoveryErrorKind::Foreign, reason);
+    }
+    if before.is_some_and(|before| before.store_id != header.store_id) {
+        return refuse(RecoveryErrorKind::Foreign, "the segment belongs to another store".into());
+    }
+    if before.is_some_and(|before| before.sequence >= header.sequence) {
+        return refuse(RecoveryErrorKind::Damaged, "the segment's sequence does not follow the one before".into());
+    }
+    Ok(header)
+}
+
+/// The segment must begin where the one before ended.
+fn check_order(path: &Path, first_index: u64, next_index: u64, ended: Option<&Ended>) -> Result<(), RecoveryError> {
+    if first_index == next_index {
+        return Ok(());
+    }
+    if first_index < next_index {
+        let reason = format!("the segment begins at index {first_index}, which the one before holds already");
+        return Err(RecoveryError::new(RecoveryErrorKind::Gap, path, None, reason));
+    }
+    match ended {
+        // The segment before was synced whole before its successor began: a bad frame at its end is damage.
+        Some(before) if before.torn => {
+            let reason = format!(
+                "the record with index {next_index} was on disk and is damaged: the next segment begins at index {first_index}"
+            );
+            Err(RecoveryError::new(RecoveryErrorKind::Damaged, &before.path, Some(before.end as u64), reason))
+        }
+        _ => {
+            let reason =
+                format!("the segment begins at index {first_index}, and {next_index} was to come: one is missing");
+            Err(RecoveryError::new(RecoveryErrorKind::Gap, path, None, reason))
+        }
+    }
+}
+
+/// Reads the frames of a segment until the first bad one, and replays the records behind `base_index`.
+fn scan(
+    path: &Path,
+    bytes: &[u8],
+    header: &Header,
+    base_index: u64,
+    state: &mut dyn Recovering,
+    progress: &Progress,
+) -> Result<Scan, RecoveryError> {
+    let mut scan =
+        Scan { end: HEADER_BYTES, next_index: header.first_index, replayed: 0, replayed_bytes: 0, closed: false };
+    while let Some(frame) = frame::decode(&bytes[scan.end..], header.sequence) {
+        let refuse = |kind, reason| Err(RecoveryError::new(kind, path, Some(scan.end as u64), reason));
+        let expected_index = match frame.head.kind {
+            Kind::Record => scan.next_index,
+            Kind::Mark | Kind::Close => scan.next_index - 1,
+            Kind::Reserved(number) => {
+                return refuse(
+                    RecoveryErrorKind::Future,
+                    format!("a frame of kind {number}, which a newer version writes"),
+                );
+            }
+        };
+        if frame.head.index != expected_index {
+            let reason = format!("a frame says index {}, and {expected_index} was to come", frame.head.index);
+            return refuse(RecoveryErrorKind::Gap, reason);
+        }
+        if frame.head.kind == Kind::Record {
+            scan.next_index += 1;
+            if frame.head.index > base_index {
+                if let Err(reason) = state.replay(Replayed { index: frame.head.index, payload: frame.payload }) {
+                    return refuse(RecoveryErrorKind::Damaged, reason);
+                }
+                scan.replayed += 1;
+                scan.replayed_bytes += frame.length as u64;
+            }
+        }
+        scan.closed = frame.head.kind == Kind::Close;
+        scan.end += frame.length;
+        progress.advance(frame.length as u64);
+    }
+    progress.advance((bytes.len() - scan.end) as u64);
+    Ok(scan)
+}
+
+/// Refuses if any whole frame behind the end knew the index at the end to be on disk.
+fn check_damage(path: &Path, rest: &[u8], end: usize, header: &Header, next_index: u64) -> Result<(), RecoveryError> {
+    let proof = (0..rest.len()).step_by(8).find_map(|at| {
+        // Most of what lies there is zeros.
+        if rest[at..].first_chunk::<16>().is_none_or(|head| head[8..16] == [0; 8]) {
+            return None;
+        }
+        frame::decode(&rest[at..], header.sequence).filter(|frame| frame.head.synced_index >= next_index)
+    });
+    match proof {
+        None => Ok(()),
+        Some(frame) => {
+            let reason = format!(
+                "the record with index {next_index} was on disk and is damaged: a later frame knew everything up to index \
+                 {} to be synced",
+                frame.head.synced_index
+            );
+            Err(RecoveryError::new(RecoveryErrorKind::Damaged, path, Some(end as u64), reason))
+        }
+    }
+}
+
+/// Writes the valid part of the last segment anew, under a new sequence.
+fn rewrite(
+    fs: &dyn FileSystem,
+    directory: &Path,
+    path: &Path,
+    bytes: &[u8],
+    end: usize,
+    header: &Header,
+) -> io::Result<Active> {
+    let header = Header { sequence: header.sequence + 1, ..*header };
+    let temporary = path.with_extension("tmp");
+    let file = fs.create(&temporary)?;
+    file.write_all_at(&header.encode(), 0)?;
+    let mut read = HEADER_BYTES;
+    let mut written = HEADER_BYTES as u64;
+    let mut buffer = Vec::new();
+    while read < end {
+        let Some(frame) = frame::decode(&bytes[read..end], header.sequence - 1) else {
+            return Err(io::Error::other("a frame that was whole a moment ago is not"));
+        };
+        read += frame.length;
+        frame::encode(&mut buffer, Head { sequence: header.sequence, ..frame.head }, &[frame.payload]);
+        if buffer.len() >= 1 << 20 || read == end {
+            file.write_all_at(&buffer, written)?;
+            written += buffer.len() as u64;
+            buffer.clear();
+        }
+    }
+    segment::fill(&*file, written, bytes.len() as u64)?;
+    file.sync_data()?;
+    fs.rename(&temporary, path)?;
+    fs.sync_directory(directory)?;
+    Ok(Active { file, sequence: header.sequence, bytes: bytes.len() as u64, position: written })
+}

@@ -1,0 +1,105 @@
+//! The folder of snapshots: names, and what goes when a newer one is there.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::disk::{file_system::FileSystem, segment};
+
+/// The folder within the data directory.
+pub const FOLDER: &str = "snapshots";
+/// What a snapshot is renamed to that turned out to be damaged, and was not needed.
+const DAMAGED: &str = "damaged";
+
+/// The file name of the snapshot as of record `index`.
+pub fn file_name(index: u64) -> String {
+    format!("{index:020}.snap")
+}
+
+/// What lies in the folder.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Snapshots by their index, oldest first.
+    pub snapshots: Vec<(u64, PathBuf)>,
+    /// Damaged ones that were put aside.
+    pub damaged: Vec<(u64, PathBuf)>,
+    /// What an unfinished run left.
+    pub leftovers: Vec<PathBuf>,
+    /// What is not Tandem's.
+    pub strange: Vec<PathBuf>,
+}
+
+/// Looks into the folder. One that is not there is empty.
+pub fn list(file_system: &dyn FileSystem, directory: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
+    let names = match file_system.list(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        names => names?,
+    };
+    for name in names {
+        let path = directory.join(&name);
+        match name.split_once('.').map(|(stem, extension)| (index_of(stem), extension)) {
+            Some((Some(index), "snap")) => found.snapshots.push((index, path)),
+            Some((Some(index), DAMAGED)) => found.damaged.push((index, path)),
+            Some((_, "tmp")) => found.leftovers.push(path),
+            _ => found.strange.push(path),
+        }
+    }
+    found.snapshots.sort();
+    Ok(found)
+}
+
+fn index_of(digits: &str) -> Option<u64> {
+    let plain = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    if plain { digits.parse().ok() } else { None }
+}
+
+/// Puts a damaged snapshot aside: never read again, kept to be looked at until two newer ones are there.
+pub fn put_aside(file_system: &dyn FileSystem, directory: &Path, path: &Path) -> io::Result<()> {
+    file_system.rename(path, &path.with_extension(DAMAGED))?;
+    file_system.sync_directory(directory)
+}
+
+/// Keeps the newest `keep` snapshots and removes older ones; then removes the segments of the log that lie wholly behind
+/// the oldest of the kept. To be called when the newest is durable. Nothing of the log goes before there are `keep`.
+pub fn purge(file_system: &dyn FileSystem, store_directory: &Path, keep: usize) -> io::Result<Purged> {
+    let directory = store_directory.join(FOLDER);
+    let found = list(file_system, &directory)?;
+    let Some(first_kept) = found.snapshots.len().checked_sub(keep.max(1)) else { return Ok(Purged::default()) };
+    let oldest_index = found.snapshots[first_kept].0;
+    let mut purged = Purged::default();
+    let damaged = found.damaged.into_iter().filter(|(index, _)| *index < oldest_index);
+    for (_, path) in found.snapshots.into_iter().take(first_kept).chain(damaged) {
+        file_system.remove(&path)?;
+        purged.snapshots += 1;
+    }
+    if purged.snapshots > 0 {
+        file_system.sync_directory(&directory)?;
+    }
+    let directory = store_directory.join("wal");
+    let mut segments: Vec<_> = file_system
+        .list(&directory)?
+        .into_iter()
+        .filter_map(|name| Some((segment::first_index_of(&name)?, name)))
+        .collect();
+    segments.sort();
+    let behind = segments.windows(2).take_while(|pair| pair[1].0 <= oldest_index + 1);
+    for pair in behind {
+        file_system.remove(&directory.join(&pair[0].1))?;
+        purged.segments += 1;
+    }
+    if purged.segments > 0 {
+        file_system.sync_directory(&directory)?;
+    }
+    Ok(purged)
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Snapshots.
+    pub snapshots: usize,
+    /// Segments of the log.
+    pub segments: usize,
+}

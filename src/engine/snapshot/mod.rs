@@ -1,0 +1,338 @@
+//! Snapshots: when they are taken, how they are written and loaded, what they make superfluous.
+//!
+//! A thread of its own wishes for a capture; the log thread grants it between two groups (`capture`); the thread walks the
+//! store and writes (`write`), then removes what is behind the kept ones. A snapshot that fails is an alarm, which the
+//! next one that succeeds clears: the log is whole without it.
+
+mod answers;
+mod capture;
+mod load;
+mod write;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+use self::write::{Pace, Stop, WriteError};
+pub use self::{
+    capture::{Captured, Wish},
+    load::load,
+};
+use super::{Health, log::Shared};
+use crate::{
+    config::SnapshotPolicy,
+    disk::{FileSystem, Recovery, StoreId, snapshot::Writer, snapshot::folder},
+    error::{Error, Reason, Result},
+};
+
+/// How often the thread looks whether a snapshot is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long the thread leaves the disk alone after a failure, unless somebody asks.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// How often a wait looks whether the server stops.
+const STOP_LATENCY: Duration = Duration::from_millis(20);
+
+/// A snapshot on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// The last record that it contains.
+    pub index: u64,
+    /// The store's revision then.
+    pub revision: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Hash of the state.
+    pub state_hash: u128,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// How snapshots are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotStatus {
+    /// The last one: its index and its bytes.
+    pub last: Option<(u64, u64)>,
+    /// What is wrong, until a snapshot succeeds.
+    pub alarm: Option<String>,
+}
+
+/// What came of the last try.
+#[derive(Clone, Debug, Default)]
+struct Tried {
+    number: u64,
+    result: Option<std::result::Result<SnapshotInfo, Error>>,
+}
+
+/// What the thread and its callers share.
+#[derive(Debug)]
+pub struct Snapshots {
+    file_system: Arc<dyn FileSystem>,
+    store_directory: PathBuf,
+    store_id: StoreId,
+    policy: SnapshotPolicy,
+    shared: Arc<Shared>,
+    status: Mutex<SnapshotStatus>,
+    tries: Mutex<Tries>,
+    changed: Condvar,
+    tried: watch::Sender<Tried>,
+    stopped: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Tries {
+    /// Number of the last one that began.
+    begun: u64,
+    /// Number of the one that somebody waits for.
+    wanted: u64,
+}
+
+/// When the next snapshot is due: the thread's own book-keeping.
+#[derive(Debug)]
+struct Due {
+    /// Bytes of the log up to the last snapshot.
+    log_bytes: u64,
+    /// When the last one was taken.
+    since: Instant,
+    /// Not before this.
+    rest_until: Option<Instant>,
+}
+
+impl Stop for Snapshots {
+    fn stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed) || *self.shared.health.borrow() == Health::WalFailed
+    }
+}
+
+impl Snapshots {
+    /// What a start found is where the thread goes on.
+    pub fn new(
+        file_system: Arc<dyn FileSystem>,
+        store_directory: &Path,
+        store_id: StoreId,
+        policy: SnapshotPolicy,
+        shared: Arc<Shared>,
+        recovery: &Recovery,
+    ) -> Self {
+        let alarm = recovery.damaged.first().map(|damaged| {
+            tracing::error!(error = %damaged, "a snapshot is damaged: the start fell back on what is older, and lost nothing");
+            format!("the start found a damaged snapshot and fell back on what is older: {damaged}")
+        });
+        let last = recovery.snapshot.map(|used| (used.index, used.bytes));
+        if let Some(used) = recovery.snapshot {
+            shared.metrics.snapshot_there(used.index, used.bytes, used.time_ms);
+        }
+        Self {
+            file_system,
+            store_directory: store_directory.to_owned(),
+            store_id,
+            policy,
+            shared,
+            status: Mutex::new(SnapshotStatus { last, alarm }),
+            tries: Mutex::default(),
+            changed: Condvar::new(),
+            tried: watch::Sender::default(),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes a snapshot now, or joins one that has not begun yet.
+    pub async fn take(&self) -> Result<SnapshotInfo> {
+        let mut tried = self.tried.subscribe();
+        let wanted = {
+            let mut tries = self.tries.lock();
+            tries.wanted = tries.begun + 1;
+            tries.wanted
+        };
+        self.changed.notify_all();
+        // The sender lives in `self`: the wait cannot end early.
+        let answer = tried.wait_for(|tried| tried.number >= wanted).await;
+        let result = answer.ok().and_then(|tried| tried.result.clone());
+        result.unwrap_or_else(|| Err(Error::new(Reason::Draining, "the server stops: no snapshot was taken")))
+    }
+
+    /// How snapshots are.
+    pub fn status(&self) -> SnapshotStatus {
+        self.status.lock().clone()
+    }
+
+    fn run(&self) {
+        let mut due = Due { log_bytes: 0, since: Instant::now(), rest_until: None };
+        while let Some(number) = self.next(&due) {
+            let log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
+            let result = self.try_once();
+            match &result {
+                Ok(info) => {
+                    due = Due { log_bytes, since: Instant::now(), rest_until: None };
+                    self.succeeded(info);
+                }
+                Err(_) if self.stopped() => {}
+                Err(error) => {
+                    due.rest_until = Some(Instant::now() + AGAIN_AFTER);
+                    self.failed(&error.message);
+                }
+            }
+            self.tried.send_replace(Tried { number, result: Some(result) });
+        }
+        // Whoever waits still, waits for nothing.
+        self.tried.send_replace(Tried { number: u64::MAX, result: None });
+    }
+
+    /// Waits until a snapshot is due and gives its number; `None`: the server stops.
+    fn next(&self, due: &Due) -> Option<u64> {
+        let mut tries = self.tries.lock();
+        loop {
+            if self.stopped() {
+                return None;
+            }
+            if tries.wanted > tries.begun || self.is_due(due) {
+                tries.begun += 1;
+                return Some(tries.begun);
+            }
+            self.changed.wait_for(&mut tries, LOOK_EVERY);
+        }
+    }
+
+    fn is_due(&self, due: &Due) -> bool {
+        let now = Instant::now();
+        if due.rest_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        let new_bytes = self.shared.log_bytes.load(Ordering::Relaxed) - due.log_bytes;
+        let last_bytes = self.status.lock().last.map_or(0, |(_, bytes)| bytes);
+        let by_time = !self.policy.interval.is_zero() && now >= due.since + self.policy.interval && new_bytes > 0;
+        by_time || new_bytes > last_bytes.max(self.policy.log_bytes as u64)
+    }
+
+    /// Takes a snapshot; faster and faster while writes overtake it.
+    fn try_once(&self) -> Result<SnapshotInfo> {
+        let rate = self.policy.bytes_per_second as u64;
+        for bytes_per_second in [Some(rate), Some(rate.saturating_mul(4)), None] {
+            match self.write(Pace { bytes_per_second, stopped: self }) {
+                Ok(info) => return Ok(info),
+                Err(WriteError::Overrun) => {
+                    tracing::warn!(?bytes_per_second, "writes overtook a snapshot: trying again, faster");
+                }
+                Err(WriteError::Stopped) => {
+                    return Err(Error::new(Reason::Draining, "the server stops: no snapshot was taken"));
+                }
+                Err(WriteError::Io(error)) if error.kind() == std::io::ErrorKind::StorageFull => {
+                    return Err(Error::new(
+                        Reason::DiskFull,
+                        format!(
+                            "the disk has no room for a snapshot: {error}; the log is kept instead: free space on it"
+                        ),
+                    ));
+                }
+                Err(WriteError::Io(error)) => {
+                    let text =
+                        format!("a snapshot could not be written: {error}; the log is kept instead: check the disk");
+                    return Err(Error::internal(text));
+                }
+            }
+        }
+        Err(Error::internal(
+            "writes overtook a snapshot that was written as fast as the disk can: the log is kept instead",
+        ))
+    }
+
+    fn write(&self, pace: Pace<'_>) -> std::result::Result<SnapshotInfo, WriteError> {
+        let started = Instant::now();
+        let wish = self.shared.snapshot_wish.make();
+        self.shared.queue.nudge();
+        let captured = self.receive(&wish)?;
+        let index = captured.marks.index;
+        let directory = self.store_directory.join(folder::FOLDER);
+        let mut writer = Writer::create(Arc::clone(&self.file_system), &directory, self.store_id, index)?;
+        let state_hash = write::write(&captured, &mut writer, pace)?;
+        let bytes = writer.seal(state_hash)?;
+        if let Some(synced) = &captured.synced {
+            self.receive(synced)?;
+        }
+        let path = writer.publish()?;
+        let elapsed = started.elapsed();
+        let revision = index + captured.marks.offset;
+        self.shared.metrics.snapshot_taken(elapsed, bytes);
+        self.shared.metrics.snapshot_there(index, bytes, captured.marks.time_ms);
+        Ok(SnapshotInfo { path, index, revision, bytes, state_hash, elapsed })
+    }
+
+    /// Waits for the log thread, which may have ended.
+    fn receive<T>(&self, receiver: &Receiver<T>) -> std::result::Result<T, WriteError> {
+        loop {
+            match receiver.recv_timeout(STOP_LATENCY) {
+                Ok(received) => return Ok(received),
+                Err(RecvTimeoutError::Timeout) if !self.stopped() => {}
+                Err(_) => return Err(WriteError::Stopped),
+            }
+        }
+    }
+
+    fn succeeded(&self, info: &SnapshotInfo) {
+        let SnapshotInfo { index, bytes, elapsed, .. } = info;
+        tracing::info!(index, bytes, ?elapsed, "a snapshot was taken");
+        let mut status = SnapshotStatus { last: Some((*index, *bytes)), alarm: None };
+        match folder::purge(&*self.file_system, &self.store_directory, self.policy.keep) {
+            Ok(purged) if purged != folder::Purged::default() => {
+                tracing::info!(
+                    snapshots = purged.snapshots,
+                    segments = purged.segments,
+                    "removed what it makes superfluous"
+                );
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "what a snapshot makes superfluous could not be removed");
+                status.alarm = Some(format!("what the last snapshot makes superfluous could not be removed: {error}"));
+            }
+        }
+        *self.status.lock() = status;
+    }
+
+    fn failed(&self, text: &str) {
+        tracing::error!(error = text, "no snapshot was taken");
+        self.shared.metrics.snapshot_failed();
+        self.status.lock().alarm = Some(text.to_owned());
+    }
+}
+
+/// The thread that takes snapshots; ends when dropped, and leaves what it was writing.
+#[derive(Debug)]
+pub struct Snapshotter {
+    snapshots: Arc<Snapshots>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Snapshotter {
+    /// Starts the thread.
+    pub fn start(snapshots: Arc<Snapshots>) -> std::io::Result<Self> {
+        let worker = Arc::clone(&snapshots);
+        let thread = std::thread::Builder::new().name("tandem-snapshot".into()).spawn(move || worker.run())?;
+        Ok(Self { snapshots, thread: Some(thread) })
+    }
+}
+
+impl Drop for Snapshotter {
+    fn drop(&mut self) {
+        self.snapshots.stopped.store(true, Ordering::Relaxed);
+        self.snapshots.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by its own message; there is nothing to add.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! Fills an empty store from many threads, much faster than one write after another: nothing is looked up, a shard's lock
+//! is taken once for many entries, and the ordered index is built at the end, from rows that are sorted already for the
+//! most part.
+
+use parking_lot::Mutex;
+
+use super::{SHARDS, Store, hash_of};
+use crate::{error::Result, model::EntryRef};
+
+/// What one thread has put into the store.
+#[derive(Debug)]
+pub struct Loader<'store> {
+    store: &'store Store,
+    /// Of each shard the handles of the entries put there, in the order of their coming.
+    handles: Vec<Vec<u32>>,
+}
+
+/// The handles of all threads, by shard.
+#[derive(Debug)]
+pub struct Loaded(Vec<Mutex<Vec<Vec<u32>>>>);
+
+impl Default for Loaded {
+    fn default() -> Self {
+        Self((0..SHARDS).map(|_| Mutex::default()).collect())
+    }
+}
+
+impl<'store> Loader<'store> {
+    /// A loader for one thread. The store is empty but for what loaders put into it, and nobody reads or writes it.
+    pub fn new(store: &'store Store) -> Self {
+        Self { store, handles: (0..SHARDS).map(|_| Vec::new()).collect() }
+    }
+
+    /// Puts entries into the store. No key may come twice, here or from another thread.
+    pub fn add(&mut self, entries: &[EntryRef<'_>]) -> Result<()> {
+        let mut of_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
+        for (number, entry) in (0_u32..).zip(entries) {
+            let hash = hash_of(self.store.hash_seed, entry.key);
+            of_shard[Store::shard_number(hash)].push((hash, number));
+        }
+        for (shard_number, members) in of_shard.into_iter().enumerate().filter(|(_, members)| !members.is_empty()) {
+            let mut shard = self.store.shards[shard_number].write();
+            let before = shard.totals();
+            for (hash, number) in members {
+                self.handles[shard_number].push(shard.load(hash, &entries[number as usize])?);
+            }
+            self.store.tally(before, shard.totals());
+        }
+        Ok(())
+    }
+
+    /// This thread has put everything into the store.
+    pub fn finish(self, loaded: &Loaded) {
+        for (all, mine) in loaded.0.iter().zip(self.handles) {
+            all.lock().push(mine);
+        }
+    }
+}
+
+impl Loaded {
+    /// How many shards are to be put in order.
+    pub fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Puts a shard in order when all loaders have finished. False if a key is there twice.
+    pub fn order(&self, store: &Store, shard_number: usize) -> bool {
+        let rows = std::mem::take(&mut *self.0[shard_number].lock());
+        let mut shard = store.shards[shard_number].write();
+        let before = shard.totals();
+        let in_order = shard.order(rows.concat());
+        store.tally(before, shard.totals());
+        in_order
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Metadata, ValueRef},
+        store::Step,
+    };
+
+    fn entries<'a>(keys: &'a [Vec<u8>], value: &'a [u8]) -> Vec<EntryRef<'a>> {
+        let metadata = |revision| Metadata {
+            revision,
+            create_revision: revision,
+            version: 1,
+            update_time_ms: 7,
+            expire_time_ms: revision.is_multiple_of(3).then_some(revision),
+        };
+        let entry = |(number, key): (usize, &'a Vec<u8>)| EntryRef {
+            key,
+            value: ValueRef::Inline(value),
+            content_type: "a/b",
+            metadata: metadata(number as u64 + 1),
+        };
+        keys.iter().enumerate().map(entry).collect()
+    }
+
+    #[test]
+    fn a_store_filled_by_two_threads_is_the_store_that_writes_would_have_made() {
+        let keys: Vec<_> =
+            (0..20_000_u32).map(|number| (number.wrapping_mul(2_654_435_761)).to_be_bytes().to_vec()).collect();
+        let large = vec![5; 9_000];
+        let (first, second) = (entries(&keys[..15_000], b"small"), entries(&keys[15_000..], &large));
+        let (loaded, loading) = (Loaded::default(), Store::new());
+        std::thread::scope(|scope| {
+            for part in [&first, &second] {
+                let (loading, loaded) = (&loading, &loaded);
+                scope.spawn(move || {
+                    let mut loader = Loader::new(loading);
+                    part.chunks(1_000).for_each(|some| loader.add(some).unwrap());
+                    loader.finish(loaded);
+                });
+            }
+        });
+        for shard in 0..loaded.shards() {
+            assert!(loaded.order(&loading, shard));
+        }
+        let writing = Store::new();
+        for entry in first.iter().chain(&second) {
+            writing
+                .write(entry.key, |place| place.put(&entry.value.to_bytes(), entry.content_type, entry.metadata))
+                .unwrap();
+        }
+        let walked = |store: &Store| {
+            let mut walked = Vec::new();
+            store.walk(
+                b"",
+                None,
+                false,
+                || {},
+                |entry| {
+                    walked.push(entry.to_pb(true));
+                    Step::Next
+                },
+            );
+            walked
+        };
+        assert!(walked(&loading) == walked(&writing));
+        let totals = |store: &Store| (store.totals().keys, store.totals().data_bytes, store.totals().expiring);
+        assert_eq!(totals(&loading), totals(&writing));
+        assert_eq!(loading.next_deadline_ms(), writing.next_deadline_ms());
+        // And it goes on like any other.
+        for key in &keys {
+            assert!(loading.write(key, |place| place.remove()));
+        }
+        assert_eq!(totals(&loading), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_key_that_comes_twice_is_found() {
+        let keys: Vec<_> = [7_u32, 1, 9, 7].iter().map(|number| number.to_be_bytes().to_vec()).collect();
+        let (store, loaded) = (Store::new(), Loaded::default());
+        let mut loader = Loader::new(&store);
+        loader.add(&entries(&keys, b"v")).unwrap();
+        loader.finish(&loaded);
+        assert_eq!((0..loaded.shards()).filter(|shard| !loaded.order(&store, *shard)).count(), 1);
+    }
+}
