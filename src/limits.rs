@@ -77,8 +77,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 * KIB as u64;
 pub const SEGMENT_BYTES_MAX: u64 = 1024 * MIB as u64;
 /// Payload at which a frame of a snapshot ends.
 pub const SNAPSHOT_FRAME_BYTES: usize = 256 * KIB;
-/// Largest payload of a frame of a snapshot: a frame that was not full takes one more entry.
-pub const SNAPSHOT_FRAME_BYTES_MAX: usize = SNAPSHOT_FRAME_BYTES + REQUEST_BYTES_MAX;
+/// Largest payload of a frame of a snapshot: a frame that was not full takes one more entry, or event with two of them.
+pub const SNAPSHOT_FRAME_BYTES_MAX: usize = SNAPSHOT_FRAME_BYTES + 2 * REQUEST_BYTES_MAX;
 /// Bytes of entries that writes have handed over to a snapshot and it has not written yet, at most; past it the snapshot is
 /// begun anew.
 pub const SNAPSHOT_OVERTAKEN_BYTES_MAX: usize = 32 * MIB;

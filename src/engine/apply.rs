@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::{
     error::Reason,
+    limits::OFFSET_STEP_RESTORE,
     model::{Conditions, EntryRef, KeySpan, Refusal},
     pb::{
         self, EventKind,
@@ -22,6 +23,7 @@ use crate::{
 
 use super::{
     judge::{self, Effect, Judgement, KeyWrite, Plan, judge},
+    snapshot::{Kept, Restored},
     waiters::Waiters,
     watch::{
         changes::{Change, Changes, Draft},
@@ -122,13 +124,14 @@ pub struct Applier {
 impl Applier {
     /// An applier over an empty store.
     pub fn new(store: Arc<Store>, waiters: Arc<Waiters>, hub: Arc<Hub>) -> Self {
-        Self::over(store, waiters, hub, State::default())
+        Self::over(Restored { store, state: State::default(), history: Kept::default() }, waiters, hub)
     }
 
-    /// An applier over a store that holds the entries of `state`.
-    pub fn over(store: Arc<Store>, waiters: Arc<Waiters>, hub: Arc<Hub>, state: State) -> Self {
+    /// An applier over what a snapshot holds.
+    pub fn over(restored: Restored, waiters: Arc<Waiters>, hub: Arc<Hub>) -> Self {
+        let Restored { store, state, history } = restored;
         let published = Arc::new(AtomicU64::new(state.revision()));
-        hub.begin_at(state.revision());
+        hub.begin_with(history.after_revision, history.records, state.revision());
         Self { store, waiters, hub, published, state, changed: Vec::new() }
     }
 
@@ -200,6 +203,10 @@ impl Applier {
     }
 
     fn open(&mut self, open: &Open) {
+        if open.offset >= self.state.offset + OFFSET_STEP_RESTORE {
+            // Revisions of before may name changes that the restored state never saw.
+            self.hub.begin_with(self.state.index + open.offset, Vec::new(), self.state.index + open.offset);
+        }
         self.state.offset = self.state.offset.max(open.offset);
         self.state.apply_version = open.apply_version;
     }

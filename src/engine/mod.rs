@@ -543,8 +543,8 @@ struct Restoring {
 
 impl Recovering for Restoring {
     fn load(&mut self, snapshot: &Reader, progress: &Progress) -> Result<(), RecoveryError> {
-        let (store, state) = snapshot::load(snapshot, progress)?;
-        self.applier = Applier::over(store, Arc::clone(&self.waiters), Arc::clone(&self.hub), state);
+        let restored = snapshot::load(snapshot, progress)?;
+        self.applier = Applier::over(restored, Arc::clone(&self.waiters), Arc::clone(&self.hub));
         Ok(())
     }
 

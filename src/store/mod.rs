@@ -23,7 +23,7 @@ use twox_hash::XxHash3_64;
 use self::shard::{Shard, ShardTotals};
 pub use self::{
     load::{Loaded, Loader},
-    shard::Place,
+    shard::{INSIDE_BYTES_MAX, Place},
     view::{Overrun, View},
     walk::{Places, Step},
 };

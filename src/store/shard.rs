@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Larger values live outside the arena and are shared with readers instead of copied.
-const INSIDE_BYTES_MAX: usize = 8 * 1024;
+pub const INSIDE_BYTES_MAX: usize = 8 * 1024;
 /// What an entry of the deadline set costs, by the layout of the standard library's B-tree.
 const DEADLINE_BYTES: usize = 24;
 

@@ -17,6 +17,8 @@ pub enum Kind {
     Entries,
     /// A `SnapshotAnswers`.
     Answers,
+    /// A `SnapshotHistory`.
+    History,
     /// A `SnapshotFooter`.
     Footer,
     /// What a later version writes.
@@ -29,6 +31,7 @@ impl Kind {
             Self::Header => 1,
             Self::Entries => 2,
             Self::Answers => 3,
+            Self::History => 4,
             Self::Footer => 5,
             Self::Reserved(number) => number,
         }
@@ -39,6 +42,7 @@ impl Kind {
             1 => Self::Header,
             2 => Self::Entries,
             3 => Self::Answers,
+            4 => Self::History,
             5 => Self::Footer,
             _ => Self::Reserved(number),
         }

@@ -12,15 +12,15 @@
 //! ```text
 //!  0  u32  CRC-32C of everything behind it, padding included
 //!  4  u32  length of the payload
-//!  8  u8   kind: 1 HEADER, 2 ENTRIES, 3 ANSWERS, 5 FOOTER; reserved: 4 HISTORY
+//!  8  u8   kind: 1 HEADER, 2 ENTRIES, 3 ANSWERS, 4 HISTORY, 5 FOOTER
 //!  9  u8×3 zero
-//! 12  u32  messages in the payload's list: entries or answers
+//! 12  u32  messages in the payload's list: entries, answers or events
 //! 16  u64  number of the frame: 0, 1, 2, … without a gap
 //! 24  …    payload, padded with zeros to a multiple of 8
 //! ```
 //!
 //! Payloads are messages of `proto/tandem/storage/v1/snapshot.proto`, each named like its kind. HEADER comes first. The
-//! frames of ENTRIES come in any order and so can be read by many threads; those of ANSWERS come in theirs.
+//! frames of ENTRIES come in any order and so can be read by many threads; those of ANSWERS and of HISTORY come in theirs.
 //!
 //! A snapshot is written under a temporary name, synced, renamed, and its folder synced. Only one with a footer that
 //! agrees with its frames is whole.

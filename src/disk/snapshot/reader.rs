@@ -128,6 +128,7 @@ impl Reader {
             checksum: AtomicU64::new(self.header_checksum),
             entries: AtomicU64::new(0),
             answers: AtomicU64::new(0),
+            events: AtomicU64::new(0),
         }
     }
 
@@ -145,6 +146,7 @@ pub struct Frames<'reader> {
     checksum: AtomicU64,
     entries: AtomicU64,
     answers: AtomicU64,
+    events: AtomicU64,
 }
 
 impl Frames<'_> {
@@ -172,6 +174,7 @@ impl Frames<'_> {
         let counter = match frame.kind {
             Kind::Entries => &self.entries,
             Kind::Answers => &self.answers,
+            Kind::History => &self.events,
             Kind::Header | Kind::Footer => return Err(source.damaged(offset, "a frame in a place not its own")),
             Kind::Reserved(kind) => {
                 let reason = format!("a frame of kind {kind}, which a newer version writes");
@@ -193,9 +196,9 @@ impl Frames<'_> {
     pub fn finish(self) -> Result<(), RecoveryError> {
         let footer = &self.reader.footer;
         let (frames, end) = *self.next.lock();
-        let counted = (self.entries.into_inner(), self.answers.into_inner(), self.checksum.into_inner());
-        if (frames, end) != (footer.frames, footer.frames_end)
-            || counted != (footer.entries, footer.answers, footer.checksum)
+        let counted = (self.entries.into_inner(), self.answers.into_inner(), self.events.into_inner());
+        if (frames, end, self.checksum.into_inner()) != (footer.frames, footer.frames_end, footer.checksum)
+            || counted != (footer.entries, footer.answers, footer.events)
         {
             return Err(self.reader.damaged(end, "the frames are not those that the footer counted"));
         }

@@ -139,7 +139,7 @@ fn foreign_and_future_files_are_told_apart_from_damaged_ones() {
     let header = SnapshotHeader { last: Some(LogId { term: 1, index: 9 }), ..Default::default() };
     draft.payload().extend(header.encode_to_vec());
     writer.frame(Kind::Header, 1, &mut draft).unwrap();
-    writer.frame(Kind::Reserved(4), 0, &mut draft).unwrap();
+    writer.frame(Kind::Reserved(6), 0, &mut draft).unwrap();
     writer.seal(0).unwrap();
     writer.publish().unwrap();
     assert_eq!(read(&disk).unwrap_err().kind, RecoveryErrorKind::Future);

@@ -76,6 +76,7 @@ impl Writer {
         match kind {
             Kind::Entries => self.footer.entries += u64::from(items),
             Kind::Answers => self.footer.answers += u64::from(items),
+            Kind::History => self.footer.events += u64::from(items),
             Kind::Header | Kind::Footer | Kind::Reserved(_) => {}
         }
         self.append(frame)?;

@@ -54,7 +54,7 @@ impl Drop for Captured {
 }
 
 /// The marks as a snapshot's header says them.
-pub fn header(marks: &Marks) -> SnapshotHeader {
+pub fn header(marks: &Marks, history_after_revision: u64) -> SnapshotHeader {
     SnapshotHeader {
         last: Some(LogId { term: marks.term, index: marks.index }),
         time_ms: marks.time_ms,
@@ -66,6 +66,7 @@ pub fn header(marks: &Marks) -> SnapshotHeader {
             request_window_bytes: marks.bounds.bytes,
         }),
         program_version: env!("CARGO_PKG_VERSION").to_owned(),
+        history_after_revision,
     }
 }
 

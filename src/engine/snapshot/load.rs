@@ -11,7 +11,10 @@ use std::{
 use parking_lot::Mutex;
 use prost::Message as _;
 
-use super::answers;
+use super::{
+    answers,
+    history::{self, Kept},
+};
 use crate::{
     disk::{
         Progress, RecoveryError, RecoveryErrorKind,
@@ -23,12 +26,26 @@ use crate::{
         window::{Bounds, Remembered, Window},
     },
     model::{EntryRef, wire},
-    pb::storage::{SnapshotAnswers, SnapshotHeader},
+    pb::{
+        self,
+        storage::{SnapshotAnswers, SnapshotHeader, SnapshotHistory},
+    },
     store::{Loaded, Loader, Store},
 };
 
-/// The store and the state that a snapshot holds.
-pub fn load(snapshot: &Reader, progress: &Progress) -> Result<(Arc<Store>, State), RecoveryError> {
+/// What a snapshot holds.
+#[derive(Debug)]
+pub struct Restored {
+    /// The entries.
+    pub store: Arc<Store>,
+    /// The state besides them.
+    pub state: State,
+    /// The watch history.
+    pub history: Kept,
+}
+
+/// Reads a snapshot whole.
+pub fn load(snapshot: &Reader, progress: &Progress) -> Result<Restored, RecoveryError> {
     let marks = marks_of(snapshot)?;
     let store = Arc::new(Store::new());
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -42,9 +59,10 @@ pub fn load(snapshot: &Reader, progress: &Progress) -> Result<(Arc<Store>, State
         error: Mutex::new(None),
         hash: Mutex::default(),
         answers: Mutex::default(),
+        events: Mutex::default(),
     };
     std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(|| all.read()))));
-    let All { frames, loaded, error, hash, answers, .. } = all;
+    let All { frames, loaded, error, hash, answers, events, .. } = all;
     if let Some(error) = error.into_inner() {
         return Err(error);
     }
@@ -60,7 +78,9 @@ pub fn load(snapshot: &Reader, progress: &Progress) -> Result<(Arc<Store>, State
     if hash.sum().to_be_bytes()[..] != snapshot.footer().state_hash[..] {
         return Err(snapshot.damaged(end, "the state does not have the hash that the footer says"));
     }
-    Ok((store, marks.with(window)))
+    let history = history_of(snapshot, events.into_inner())
+        .ok_or_else(|| snapshot.damaged(end, "the events of the watch history are out of order"))?;
+    Ok(Restored { store, state: marks.with(window), history })
 }
 
 fn marks_of(snapshot: &Reader) -> Result<Marks, RecoveryError> {
@@ -104,12 +124,23 @@ fn order(loaded: &Loaded, store: &Store, threads: usize) -> bool {
     unique.into_inner()
 }
 
-/// Answers of the frames, in their order.
-type AnswersByFrame = Vec<(u64, Vec<(String, u64, Remembered)>)>;
+/// What frames of one kind hold, with their numbers.
+type ByFrame<T> = Vec<(u64, Vec<T>)>;
+/// A remembered answer with its id and time.
+type Answer = (String, u64, Remembered);
 
-fn window_of(marks: &Marks, mut by_frame: AnswersByFrame, hash: &mut StateHash) -> Option<Window> {
+fn in_order<T>(mut by_frame: ByFrame<T>) -> impl Iterator<Item = T> {
     by_frame.sort_by_key(|(number, _)| *number);
-    let answers = by_frame.into_iter().flat_map(|(_, answers)| answers);
+    by_frame.into_iter().flat_map(|(_, items)| items)
+}
+
+fn history_of(snapshot: &Reader, events: ByFrame<pb::Event>) -> Option<Kept> {
+    let records = history::of_events(in_order(events))?.into_iter().map(Arc::new).collect();
+    Some(Kept { after_revision: snapshot.header().history_after_revision, records })
+}
+
+fn window_of(marks: &Marks, answers: ByFrame<Answer>, hash: &mut StateHash) -> Option<Window> {
+    let answers = in_order(answers);
     Window::restore(
         marks.bounds,
         answers.inspect(|(id, answered_ms, remembered)| hash.answer(id, *answered_ms, remembered)),
@@ -128,7 +159,8 @@ struct All<'load> {
     /// The error that is nearest to the beginning: those behind it may follow from it.
     error: Mutex<Option<RecoveryError>>,
     hash: Mutex<StateHash>,
-    answers: Mutex<AnswersByFrame>,
+    answers: Mutex<ByFrame<Answer>>,
+    events: Mutex<ByFrame<pb::Event>>,
 }
 
 impl All<'_> {
@@ -163,23 +195,34 @@ impl All<'_> {
     ) -> Result<bool, RecoveryError> {
         let Some(frame) = self.frames.next(buffer)? else { return Ok(false) };
         let nonsense = || self.snapshot.damaged(frame.offset, "a frame does not hold what it says");
-        if frame.kind == Kind::Answers {
-            let answers = answers_of(&frame).ok_or_else(nonsense)?;
-            self.answers.lock().push((frame.number, answers));
-        } else {
-            let entries: Vec<EntryRef<'_>> = wire::list(frame.payload).collect::<Option<_>>().ok_or_else(nonsense)?;
-            if entries.len() != frame.items as usize {
-                return Err(nonsense());
+        match frame.kind {
+            Kind::Answers => {
+                let answers = answers_of(&frame).ok_or_else(nonsense)?;
+                self.answers.lock().push((frame.number, answers));
             }
-            entries.iter().for_each(|entry| hash.entry(entry));
-            loader.add(&entries).map_err(|error| self.snapshot.damaged(frame.offset, &error.to_string()))?;
+            Kind::History => {
+                let events = SnapshotHistory::decode(frame.payload).map_err(|_| nonsense())?.events;
+                if events.len() != frame.items as usize {
+                    return Err(nonsense());
+                }
+                self.events.lock().push((frame.number, events));
+            }
+            Kind::Entries | Kind::Header | Kind::Footer | Kind::Reserved(_) => {
+                let entries: Vec<EntryRef<'_>> =
+                    wire::list(frame.payload).collect::<Option<_>>().ok_or_else(nonsense)?;
+                if entries.len() != frame.items as usize {
+                    return Err(nonsense());
+                }
+                entries.iter().for_each(|entry| hash.entry(entry));
+                loader.add(&entries).map_err(|error| self.snapshot.damaged(frame.offset, &error.to_string()))?;
+            }
         }
         self.progress.advance(frame.payload.len() as u64);
         Ok(true)
     }
 }
 
-fn answers_of(frame: &Frame<'_>) -> Option<Vec<(String, u64, Remembered)>> {
+fn answers_of(frame: &Frame<'_>) -> Option<Vec<Answer>> {
     let answers = SnapshotAnswers::decode(frame.payload).ok()?.answers;
     if answers.len() != frame.items as usize {
         return None;

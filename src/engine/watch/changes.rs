@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     model::{EntryRef, Metadata, ValueRef},
     pb::{self, EventKind},
+    store::INSIDE_BYTES_MAX,
 };
 
 /// What a change costs in the history besides its bytes.
@@ -102,7 +103,29 @@ fn slice<'body>(body: &'body Bytes, range: &Range<u32>) -> &'body [u8] {
     &body[range.start as usize..range.end as usize]
 }
 
+/// An entry with a small value in place, as the store would give it.
+fn as_stored(entry: &pb::Entry) -> EntryRef<'_> {
+    let shared = EntryRef::of_pb(entry);
+    match entry.value.len() {
+        0..=INSIDE_BYTES_MAX => EntryRef { value: ValueRef::Inline(&entry.value), ..shared },
+        _ => shared,
+    }
+}
+
 impl Change {
+    /// A change as a snapshot holds it; `None` for what this version would not write.
+    pub fn of_event(event: &pb::Event) -> Option<Self> {
+        let entry = event.entry.as_ref()?;
+        let after = match event.kind() {
+            EventKind::Put | EventKind::Touch => Some(as_stored(entry)),
+            EventKind::Delete | EventKind::Expire | EventKind::Evict => None,
+            EventKind::Unspecified => return None,
+        };
+        let before = event.previous.as_ref().map(as_stored);
+        let after_bytes = after.as_ref().map_or(0, EntryRef::inline_bytes);
+        Some(Draft::new(&entry.key, before.as_ref(), after_bytes).done(event.kind(), after.as_ref()))
+    }
+
     /// The key.
     pub fn key(&self) -> &[u8] {
         &self.body[..self.key_bytes as usize]
@@ -218,11 +241,16 @@ mod tests {
         assert_eq!(entry, after.to_pb(true));
         assert_eq!(entry.value.as_ptr(), large.as_ptr());
         assert!(change.bytes() >= 10_000);
+        let event = change.to_event(8, true);
+        let read = Change::of_event(&event).unwrap();
+        assert_eq!((read.to_event(8, true), read.bytes()), (event, change.bytes()));
     }
 
     #[test]
     fn a_removal_shows_key_and_revision_only() {
         let event = Draft::new(b"k", None, 0).done(EventKind::Delete, None).to_event(5, false);
+        assert_eq!(Change::of_event(&event).unwrap().to_event(5, true), event);
+        assert!(Change::of_event(&pb::Event { kind: 0, ..event.clone() }).is_none());
         assert_eq!(event.entry.unwrap(), pb::Entry { key: "k".into(), revision: 5, ..Default::default() });
         assert!(event.previous.is_none());
     }

@@ -77,10 +77,14 @@ impl Hub {
         }
     }
 
-    /// The state comes from a snapshot: what changed up to its revision is not known.
-    pub fn begin_at(&self, revision: u64) {
+    /// The history begins anew after a revision, with what is known of the time until another one.
+    pub fn begin_with(&self, after_revision: u64, records: Vec<Arc<Changes>>, until_revision: u64) {
         let mut history = self.history.lock();
-        *history = History::new(history.bounds(), revision);
+        *history = History::new(history.bounds(), after_revision);
+        for record in records {
+            history.add(record.revision(), Some(record));
+        }
+        history.add(until_revision, None);
     }
 
     /// A record was applied; `None`: it changed nothing.
