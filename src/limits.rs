@@ -62,6 +62,8 @@ pub const CLIENT_ANSWER_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX;
 pub const CLIENT_INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 /// Smaller JSON bodies and messages are not worth compressing.
 pub const COMPRESSED_BODY_BYTES_MIN: u64 = KIB as u64;
+/// A larger answer is not written as JSON on the core that serves.
+pub const JSON_INLINE_BYTES_MAX: usize = 32 * KIB;
 /// Bytes that are compressed or decompressed at once, before others get their turn.
 pub const COMPRESSION_STEP_BYTES: usize = 8 * KIB;
 

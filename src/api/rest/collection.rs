@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     content::{self, Bound},
     handlers::{Failure, answer, call, finish},
-    json::{EntryJson, text_or_base64},
+    json::{self, EntryJson, text_or_base64},
     problem::{self, KV_STORE_REVISION},
     query::Query,
 };
@@ -171,12 +171,13 @@ pub(super) async fn list(service: &Service, parts: &Parts) -> Result<Response, F
     };
     let with_value = !request.keys_only;
     let page = service.list(&call(service), request).await.map_err(Failure::Service)?;
-    let json = PageJson::new(&page, with_value, force_base64);
     let mut headers = read_headers(page.store_revision);
-    if !json.next_page_token.is_empty() {
-        headers.extend(next_link(parts, &json.next_page_token).map(|link| (LINK, link)));
+    if !page.next_page_token.is_empty() {
+        let next_page_token = BASE64_URL_SAFE_NO_PAD.encode(&page.next_page_token);
+        headers.extend(next_link(parts, &next_page_token).map(|link| (LINK, link)));
     }
-    Ok(answer(StatusCode::OK, headers, to_json(&json)))
+    let write = move |page: &_| to_json(&PageJson::new(page, with_value, force_base64));
+    Ok(answer(StatusCode::OK, headers, json::written(page, write).await))
 }
 
 /// The same query with another token.
@@ -209,9 +210,12 @@ async fn read_batch(service: &Service, request: Request) -> Result<Response, Fai
     let request = pb::BatchGetRequest { keys, metadata_only: batch.metadata_only };
     let with_value = !request.metadata_only;
     let found = service.batch_get(&call(service), request).await.map_err(Failure::Service)?;
-    let results = found.results.iter().map(|result| ReadJson::new(result, with_value, force_base64));
-    let json = BatchJson { results: results.collect(), store_revision: found.store_revision };
-    Ok(answer(StatusCode::OK, read_headers(found.store_revision), to_json(&json)))
+    let store_revision = found.store_revision;
+    let write = move |found: &pb::BatchGetResponse| {
+        let results = found.results.iter().map(|result| ReadJson::new(result, with_value, force_base64));
+        to_json(&BatchJson { results: results.collect(), store_revision })
+    };
+    Ok(answer(StatusCode::OK, read_headers(store_revision), json::written(found, write).await))
 }
 
 fn decode_keys(keys: &[String]) -> Result<Vec<Bytes>> {

@@ -163,7 +163,7 @@ async fn get(service: &Service, parts: &Parts) -> Result<Response, Failure> {
             } else {
                 let not_modified = known.is_some_and(|known| known.match_revision(revision));
                 let head = parts.method == Method::HEAD;
-                show_entry(entry, store_revision, as_json, force_base64, not_modified, head)
+                show_entry(entry, store_revision, as_json, force_base64, not_modified, head).await
             }
         }
     };
@@ -184,7 +184,7 @@ fn is_news(answer: &Result<pb::GetResponse>, known: Option<&conditions::Tags>) -
     }
 }
 
-fn show_entry(
+async fn show_entry(
     entry: pb::Entry,
     store_revision: u64,
     as_json: bool,
@@ -206,7 +206,7 @@ fn show_entry(
         Bytes::new()
     } else if as_json {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        json::entry(&entry, force_base64).into()
+        json::written(entry, move |entry| json::entry(entry, force_base64).into()).await
     } else {
         raw_value_headers(&mut headers, &entry.content_type);
         entry.value

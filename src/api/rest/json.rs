@@ -1,9 +1,14 @@
 //! An entry as JSON for people: numbers are numbers, bytes are text where they are UTF-8 and base64 where not.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
 use serde::Serialize;
 
-use crate::{limits::REVISION_MAX, model::ms_from_timestamp, pb};
+use crate::{
+    limits::{JSON_INLINE_BYTES_MAX, REVISION_MAX},
+    model::ms_from_timestamp,
+    pb,
+};
 
 // Every number here is exact in a double.
 const _: () = assert!(REVISION_MAX <= 1 << 53);
@@ -74,6 +79,25 @@ impl<'entry> EntryJson<'entry> {
 pub fn entry(entry: &pb::Entry, force_base64: bool) -> Vec<u8> {
     // Strings and numbers always serialise.
     serde_json::to_vec(&EntryJson::new(entry, true, force_base64)).unwrap_or_default()
+}
+
+/// Writes an answer of the schema as JSON; a large one elsewhere than on this core, which others wait for.
+pub async fn written<A, W>(answer: A, write: W) -> Bytes
+where
+    A: prost::Message + 'static,
+    W: FnOnce(&A) -> Bytes + Send + 'static,
+{
+    if answer.encoded_len() <= JSON_INLINE_BYTES_MAX {
+        return write(&answer);
+    }
+    match tokio::task::spawn_blocking(move || write(&answer)).await {
+        Ok(json) => json,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The process ends, and nobody reads on.
+            Err(_) => Bytes::new(),
+        },
+    }
 }
 
 /// RFC 3339 in UTC with milliseconds.
