@@ -129,6 +129,10 @@ pub struct Limits {
     pub connections: usize,
     /// Streams of one HTTP/2 connection at most.
     pub streams_per_connection: u32,
+    /// HTTP/2 pings a silent peer this often.
+    pub keepalive_interval: Duration,
+    /// How long it may take to answer, before its connection is dropped.
+    pub keepalive_timeout: Duration,
     /// Requests held by `?wait=` at once at most.
     pub waits: usize,
     /// Watchers at once at most.
@@ -166,6 +170,8 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             connections: 10_000,
             streams_per_connection: 256,
+            keepalive_interval: Duration::from_secs(20),
+            keepalive_timeout: Duration::from_secs(10),
             waits: 10_000,
             watches: 100_000,
             watcher_buffer_revisions: 1_024,

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Method, StatusCode};
@@ -140,6 +140,8 @@ const SECONDS: [f64; 19] = [
     0.00001, 0.00002, 0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.25, 0.5, 1.0, 10.0,
 ];
+/// Upper bounds of streams: from a scan of a few keys to a watcher of days.
+const STREAM_SECONDS: [f64; 10] = [0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0];
 /// Upper bounds of waits, which last a minute at most.
 const WAIT_SECONDS: [f64; 8] = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0];
 /// Upper bounds of times of snapshots: from a small store to hundreds of gigabytes.
@@ -185,6 +187,8 @@ struct Inner {
     http_bound: Bound<(u8, Option<&'static str>, u16)>,
     rpc: Histogram<f64>,
     rpc_bound: Bound<(&'static str, i32)>,
+    stream: Histogram<f64>,
+    stream_bound: Bound<(&'static str, &'static str)>,
     wait: BoundHistogram<f64>,
     sync: BoundHistogram<f64>,
     apply: BoundHistogram<f64>,
@@ -203,6 +207,25 @@ pub struct Metrics(Arc<Inner>);
 impl fmt::Debug for Metrics {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Metrics").field("enabled", &self.0.enabled).finish_non_exhaustive()
+    }
+}
+
+/// The time of a stream, until dropped.
+#[derive(Debug)]
+pub struct StreamTimer {
+    metrics: Metrics,
+    operation: Option<Operation>,
+    protocol: Protocol,
+    started: Instant,
+}
+
+impl Drop for StreamTimer {
+    fn drop(&mut self) {
+        let Inner { enabled: true, stream, stream_bound, .. } = &*self.metrics.0 else { return };
+        let labels = (self.operation.map_or("_OTHER", Operation::label), self.protocol.label());
+        record(stream_bound, labels, self.started.elapsed(), || {
+            stream.bind(&[KeyValue::new("operation", labels.0), KeyValue::new("protocol", labels.1)])
+        });
     }
 }
 
@@ -250,6 +273,12 @@ impl Metrics {
             http_bound: RwLock::default(),
             rpc: seconds("rpc.server.call.duration", "Time of each unary gRPC call.", &SECONDS),
             rpc_bound: RwLock::default(),
+            stream: seconds(
+                "tandem.stream.duration",
+                "Time of each stream, by operation and protocol.",
+                &STREAM_SECONDS,
+            ),
+            stream_bound: RwLock::default(),
             wait: seconds("tandem.wait.duration", "Time of requests held by ?wait=.", &WAIT_SECONDS).bind(&[]),
             sync: seconds("tandem.wal.sync.duration", "Time of each sync of the write-ahead log.", &SECONDS).bind(&[]),
             apply: seconds(
@@ -315,6 +344,11 @@ impl Metrics {
                 KeyValue::new("rpc.response.status_code", code_label(code)),
             ])
         });
+    }
+
+    /// A stream begins; its time is recorded when this is dropped, whoever ends it. No operation: none of the store's.
+    pub fn stream_begins(&self, operation: Option<Operation>, protocol: Protocol) -> StreamTimer {
+        StreamTimer { metrics: self.clone(), operation, protocol, started: Instant::now() }
     }
 
     /// A request that was held by `?wait=` was answered.
@@ -661,6 +695,7 @@ mod tests {
         metrics.rpc_call("tandem.v1.KvService/Get", tonic::Code::Ok, elapsed);
         metrics.synced(elapsed);
         metrics.waited(elapsed);
+        drop(metrics.stream_begins(Some(Operation::Scan), Protocol::Http));
         metrics.committed(3);
         metrics.applied(elapsed);
         metrics.read_locked(elapsed);
@@ -677,6 +712,7 @@ mod tests {
             "tandem_wait_duration_seconds_count 1",
             "tandem_apply_duration_seconds_count 1",
             "tandem_read_lock_duration_seconds_count 1",
+            "tandem_stream_duration_seconds_count{operation=\"scan\",protocol=\"http\"} 1",
             "tandem_commit_group_records_bucket{le=\"2\"} 0",
             "tandem_commit_group_records_bucket{le=\"4\"} 1",
             "tandem_snapshot_duration_seconds_bucket{le=\"30\"} 1",

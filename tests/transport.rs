@@ -1,9 +1,14 @@
-//! What the doors do around a request, whatever it asks: gRPC-Web, sharing with other origins, compression.
+//! What the doors do around a request, whatever it asks: gRPC-Web, sharing with other origins, compression,
+//! timing, trace ids, reasons of refusals, deadlines of streams, silent peers.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod support;
 
-use std::{collections::HashMap, io::Read as _};
+use std::{
+    collections::HashMap,
+    io::Read as _,
+    time::{Duration, Instant},
+};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
@@ -11,7 +16,12 @@ use http_body_util::{BodyExt as _, Full};
 use prost::Message as _;
 use support::{Answer, Client, Server, client, send};
 use tandem::pb::{self, kv_service_client::KvServiceClient};
-use tonic::{Code, codec::CompressionEncoding};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_stream::StreamExt as _;
+use tonic::{Code, codec::CompressionEncoding, transport::Channel};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus};
 use tonic_types::StatusExt as _;
 
@@ -58,6 +68,19 @@ impl Web<'_> {
         let url = format!("http://{}{path}", self.server.grpc);
         send(&self.client, "POST", &url, &[("content-type", content_type), ("x-grpc-web", "1")], body).await
     }
+}
+
+async fn channel(server: &Server) -> Channel {
+    tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap().connect().await.unwrap()
+}
+
+/// The text of `Server-Timing`: each name with its milliseconds.
+fn timing(text: &str) -> HashMap<String, f64> {
+    let part = |part: &str| {
+        let (name, duration) = part.trim().split_once(";dur=").unwrap_or_else(|| panic!("{text}"));
+        (name.to_owned(), duration.parse().unwrap())
+    };
+    text.split(',').map(part).collect()
 }
 
 fn reason_of(answer: &Answer) -> String {
@@ -281,8 +304,7 @@ async fn json_is_compressed_for_those_who_take_it_and_values_never_are() {
 async fn grpc_messages_are_compressed_as_client_and_server_agree() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
-    let plain = KvServiceClient::new(endpoint.connect().await.unwrap());
+    let plain = KvServiceClient::new(channel(&server).await);
     let packed = plain.clone().send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
     let value = "all the same ".repeat(70_000);
     for client in [&plain, &packed] {
@@ -343,4 +365,225 @@ fn resident_bytes(server: &Server) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+fn phases_add_up(text: &str) {
+    let told = timing(text);
+    let phases = ["queue", "commit", "sync", "apply"].map(|name| told[name]);
+    assert_eq!(told.len(), 5, "{text}");
+    assert!(told["sync"] > 0.0, "the write was synced: {text}");
+    // Each is rounded by itself.
+    assert!(phases.iter().sum::<f64>() <= told["total"] + 0.01, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn timing_is_told_to_those_who_ask_and_to_nobody_else() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let client = client();
+    let url = server.url("/v1/kv/a");
+    let ask = [("kv-timing", "1")];
+    let written = send(&client, "PUT", &url, &ask, b"1").await;
+    phases_add_up(written.header("server-timing").unwrap());
+    let read = send(&client, "GET", &url, &ask, b"").await;
+    let told = timing(read.header("server-timing").unwrap());
+    assert!(told.len() == 1 && told["total"] > 0.0, "a read has no phases: {told:?}");
+    let refused = send(&client, "PUT", &url, &[("kv-timing", "1"), ("if-none-match", "*")], b"1").await;
+    assert_eq!((refused.status, timing(refused.header("server-timing").unwrap()).len()), (412, 1));
+    for headers in [&[][..], &[("kv-timing", "0")]] {
+        assert_eq!(send(&client, "PUT", &url, headers, b"1").await.header("server-timing"), None);
+    }
+
+    let headers = [("content-type", WEB), ("kv-timing", "1")];
+    let url = |path: &str| format!("http://{}{path}", server.grpc);
+    let written = send(&client, "POST", &url(PUT), &headers, &framed(&put("a", "2"))).await;
+    let (_, trailers) = unframed(&written.body);
+    phases_add_up(&trailers["server-timing"]);
+    let refused = send(&client, "POST", &url(GET), &headers, &framed(&get("absent"))).await;
+    assert_eq!(timing(refused.header("server-timing").unwrap()).len(), 1);
+    let unasked = send(&client, "POST", &url(PUT), &headers[..1], &framed(&put("a", "2"))).await;
+    assert!(!unframed(&unasked.body).1.contains_key("server-timing"));
+
+    let mut kv = KvServiceClient::new(channel(&server).await);
+    let mut request = tonic::Request::new(put("a", "3"));
+    request.metadata_mut().insert("kv-timing", "1".parse().unwrap());
+    let answer = kv.put(request).await.unwrap();
+    // A unary client puts trailing metadata beside the initial one.
+    phases_add_up(answer.metadata().get("server-timing").unwrap().to_str().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_trace_id_is_in_the_header_the_error_and_the_log() {
+    let data = tempfile::tempdir().unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 2>\"$LOG\""]).arg(support::binary());
+    let environment = [("LOG", log.path().to_str().unwrap()), ("TANDEM__TELEMETRY__LOG_LEVEL", "debug")];
+    let server = Server::try_start_by(shell, data.path(), &[], &environment).unwrap();
+    let client = client();
+    let given = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{given}-00f067aa0ba902b7-01");
+    let traced = send(&client, "GET", &server.url("/v1/kv/absent"), &[("traceparent", &parent)], b"").await;
+    assert_eq!((traced.header("kv-trace-id"), traced.json()["trace_id"].as_str()), (Some(given), Some(given)));
+    let mut ids = vec![given.to_owned()];
+    for path in ["/v1/kv/absent", "/nowhere", "/v1/kv?tll=1"] {
+        let refused = send(&client, "GET", &server.url(path), &[], b"").await;
+        let id = refused.header("kv-trace-id").unwrap().to_owned();
+        assert_eq!(refused.json()["trace_id"].as_str(), Some(id.as_str()), "{path}");
+        ids.push(id);
+    }
+    let mut kv = KvServiceClient::new(channel(&server).await);
+    let refused = kv.get(get("absent")).await.unwrap_err();
+    ids.push(refused.metadata().get("kv-trace-id").unwrap().to_str().unwrap().to_owned());
+    let future = pb::WatchRequest { range: Some(all()), start_revision: 1 << 50, ..Default::default() };
+    let refused = kv.watch(future).await.unwrap_err();
+    ids.push(refused.metadata().get("kv-trace-id").unwrap().to_str().unwrap().to_owned());
+    assert!(ids.iter().all(|id| id.len() == 32 && ids.iter().filter(|other| *other == id).count() == 1), "{ids:?}");
+    assert_eq!(server.stop(), Some(0));
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    for id in ids {
+        assert!(text.lines().any(|line| line.contains(&id) && line.contains("was refused")), "{id} in {text}");
+    }
+}
+
+fn all() -> pb::KeyRange {
+    pb::KeyRange { kind: Some(pb::key_range::Kind::All(true)) }
+}
+
+fn with_timeout<T>(message: T, timeout: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    // By hand: the client's own `set_timeout` would give up by itself.
+    request.metadata_mut().insert("grpc-timeout", format!("{}m", timeout.as_millis()).parse().unwrap());
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_ends_when_its_grpc_timeout_is_over_idle_or_not() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let channel = channel(&server).await;
+    let mut kv = KvServiceClient::new(channel.clone());
+    let timeout = Duration::from_millis(300);
+    let check = |status: tonic::Status, started: Instant| {
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert_eq!(status.get_details_error_info().unwrap().reason, "DEADLINE");
+        assert!(status.metadata().contains_key("kv-trace-id"));
+        assert!(started.elapsed() >= timeout, "{:?}", started.elapsed());
+    };
+    // Idle: nothing changes, and health stays as it is.
+    let started = Instant::now();
+    let watch = pb::WatchRequest { range: Some(all()), ..Default::default() };
+    let mut watching = kv.watch(with_timeout(watch.clone(), timeout)).await.unwrap().into_inner();
+    let ended = loop {
+        if let Err(status) = watching.next().await.unwrap() {
+            break status;
+        }
+    };
+    check(ended, started);
+    let started = Instant::now();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+    let asked = with_timeout(HealthCheckRequest { service: String::new() }, timeout);
+    let mut changes = health.watch(asked).await.unwrap().into_inner();
+    assert!(changes.next().await.unwrap().is_ok());
+    check(changes.next().await.unwrap().unwrap_err(), started);
+    // Busy: there is always more to tell.
+    let writer = tokio::spawn({
+        let mut kv = kv.clone();
+        async move {
+            loop {
+                kv.put(put("busy", "x")).await.unwrap();
+            }
+        }
+    });
+    let started = Instant::now();
+    let mut watching = kv.watch(with_timeout(watch, timeout)).await.unwrap().into_inner();
+    let mut heard = 0;
+    let ended = loop {
+        match watching.next().await.unwrap() {
+            Ok(_) => heard += 1,
+            Err(status) => break status,
+        }
+    };
+    check(ended, started);
+    assert!(heard > 3, "{heard}");
+    writer.abort();
+    let metrics = send(&client(), "GET", &format!("http://{}/metrics", server.ops), &[], b"").await.text();
+    let counted = |labels: &str| metrics.contains(&format!("tandem_stream_duration_seconds_count{{{labels}}}"));
+    assert!(counted("operation=\"watch\",protocol=\"grpc\"") && counted("operation=\"_OTHER\",protocol=\"grpc\""));
+    for label in ["KvService/Watch", "Health/Watch"] {
+        assert!(!metrics.lines().any(|line| line.starts_with("rpc_server") && line.contains(label)), "{label}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_of_every_service_and_of_the_framework_have_a_reason() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel(&server).await);
+    let unknown = HealthCheckRequest { service: "no.such".into() };
+    let status = health.check(unknown).await.unwrap_err();
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(
+        (status.code(), info.reason.as_str(), info.domain.as_str()),
+        (Code::NotFound, "ROUTE_NOT_FOUND", "tandem")
+    );
+    let web = Web { client: client(), server: &server };
+    let rows: &[(&str, &[u8], &str)] = &[
+        ("/grpc.health.v1.Health/Nothing", b"", "ROUTE_NOT_FOUND"),
+        ("/grpc.reflection.v1.ServerReflection/Nothing", b"", "ROUTE_NOT_FOUND"),
+        ("/grpc.health.v1.Health/Check", &[0, 0, 0, 0, 1, 0xff], "MALFORMED"),
+        ("/tandem.v1.KvService/Watch", &[0, 0, 0, 0, 1, 0xff], "MALFORMED"),
+        ("/tandem.v1.KvService/Scan", &[0, 0, 0, 0, 0], "INVALID_FIELD"),
+        // Half a message, and none.
+        ("/tandem.v1.KvService/Get", &[0, 0, 0, 0, 9, 0x0a], "MALFORMED"),
+        ("/tandem.v1.KvService/Get", b"", "MALFORMED"),
+    ];
+    for (path, body, reason) in rows {
+        let answer = web.call(path, WEB, body).await;
+        assert_eq!(reason_of(&answer), *reason, "{path} {body:?}");
+    }
+    // A message that breaks off under the server's eyes.
+    let mut stream = TcpStream::connect(&server.grpc).await.unwrap();
+    let head = format!("POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-type: {WEB}\r\ncontent-length: 100\r\n\r\nhalf");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(answer.contains("grpc-message: MALFORMED"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_http_2_peer_that_does_not_answer_pings_is_dropped_and_one_that_does_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let keepalive = [("TANDEM__LIMITS__KEEPALIVE_INTERVAL", "50ms"), ("TANDEM__LIMITS__KEEPALIVE_TIMEOUT", "500ms")];
+    let server = Server::start_with(data.path(), &keepalive);
+    let mut peer = TcpStream::connect(&server.grpc).await.unwrap();
+    peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    // Our settings: none. Then a ping is answered each time, until we have had enough of it.
+    peer.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    let (mut answered, mut fallen_silent) = (0, None);
+    loop {
+        let mut head = [0; 9];
+        if peer.read_exact(&mut head).await.is_err() {
+            break;
+        }
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        if peer.read_exact(&mut payload).await.is_err() {
+            break;
+        }
+        let (ping, acknowledges) = (head[3] == 6, head[4] & 1 == 1);
+        if ping && !acknowledges {
+            // Twenty pings: longer than the time to answer one.
+            if answered < 20 {
+                let reply = [&[0, 0, 8, 6, 1, 0, 0, 0, 0][..], &payload].concat();
+                peer.write_all(&reply).await.unwrap();
+                answered += 1;
+            } else {
+                fallen_silent.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+    assert_eq!(answered, 20, "it was kept as long as it answered");
+    let waited = fallen_silent.unwrap().elapsed();
+    assert!(waited >= Duration::from_millis(400) && waited < Duration::from_secs(20), "{waited:?}");
 }

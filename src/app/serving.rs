@@ -32,9 +32,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::cores::{Seat, Spreader};
 use crate::limits::{HEADER_PARSER_BYTES, Limits};
 
-/// HTTP/2 pings a silent peer this often, and gives it this long to answer.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_PATIENCE: Duration = Duration::from_secs(10);
 /// What a peer may leave unacknowledged for this long loses its connection.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 /// Streams that a client may open and reset at once before they are refused.
@@ -196,8 +193,8 @@ impl Listening {
             .max_header_list_size(HEADER_PARSER_BYTES as u32)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .keep_alive_interval(PING_EVERY)
-            .keep_alive_timeout(PING_PATIENCE);
+            .keep_alive_interval(limits.keepalive_interval)
+            .keep_alive_timeout(limits.keepalive_timeout);
         builder
     }
 }

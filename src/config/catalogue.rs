@@ -145,6 +145,16 @@ pub const KEYS: &[Key] = &[
         "Connections of each listener at most.",
     ),
     key("limits.streams_per_connection", Kind::Streams, "Requests at once on one HTTP/2 connection at most."),
+    key(
+        "limits.keepalive_interval",
+        Kind::Time(|s| &mut s.limits.keepalive_interval, MS, HOUR),
+        "How often HTTP/2 pings a silent peer.",
+    ),
+    key(
+        "limits.keepalive_timeout",
+        Kind::Time(|s| &mut s.limits.keepalive_timeout, MS, HOUR),
+        "How long a peer may take to answer a ping before its connection is dropped.",
+    ),
     key("limits.waits", Kind::Count(|s| &mut s.limits.waits, 0, 1_000_000), "Requests held by ?wait= at once at most."),
     key("limits.watches", Kind::Count(|s| &mut s.limits.watches, 0, 10_000_000), "Watchers at once at most."),
     key(

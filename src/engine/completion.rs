@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::apply::Applied;
+use super::{apply::Applied, phases::GroupTimes};
 use crate::{error::Result, pb};
 
 /// What became of a proposal.
@@ -27,6 +27,8 @@ pub struct Committed {
     pub applied: Applied,
     /// How safe it is.
     pub durability: pb::Durability,
+    /// When its group passed through the log.
+    pub times: GroupTimes,
 }
 
 #[derive(Debug)]

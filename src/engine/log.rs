@@ -21,6 +21,7 @@ use super::{
     background_sync::BackgroundSync,
     clock::{Clock, VisibleTime},
     completion::{Committed, Deliveries},
+    phases::GroupTimes,
     queue::{Proposal, Queue, Taken, closed_error},
     snapshot::{Captured, Wish},
     watch::hub::Hub,
@@ -230,6 +231,7 @@ impl Log {
     /// Logs, syncs, applies and answers one group.
     fn commit(&mut self, group: VecDeque<Proposal>, deliveries: &mut Deliveries) -> Result<(), WalError> {
         let shared = Arc::clone(&self.shared);
+        let taken = Instant::now();
         self.note_background()?;
         let time_ms = shared.visible_time.stamp(&shared.clock);
         let mut staged = Vec::with_capacity(group.len());
@@ -258,10 +260,10 @@ impl Log {
             }
         }
         if !staged.is_empty() {
-            if let Err(failed) = self.make_durable(fsynced) {
-                return Err(answer_unknown(staged, failed));
+            match self.make_durable(taken, fsynced) {
+                Ok(times) => self.apply(staged, times, deliveries),
+                Err(failed) => return Err(answer_unknown(staged, failed)),
             }
-            self.apply(staged, deliveries);
         }
         shared.visible_time.thaw();
         // Before the answers: who begins to watch after one finds its write published.
@@ -272,23 +274,25 @@ impl Log {
         Ok(())
     }
 
-    fn make_durable(&mut self, fsynced: bool) -> Result<(), WalError> {
-        let written = self.wal.write()?;
-        self.shared.metrics.written(written.bytes);
-        self.shared.log_bytes.fetch_add(written.bytes, Ordering::Relaxed);
-        let now = Instant::now();
-        self.unmarked_since = Some(now);
+    fn make_durable(&mut self, taken: Instant, fsynced: bool) -> Result<GroupTimes, WalError> {
+        let bytes = self.wal.write()?.bytes;
+        self.shared.metrics.written(bytes);
+        self.shared.log_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let written = Instant::now();
+        let mut synced = written;
+        self.unmarked_since = Some(written);
         if fsynced {
             self.wal.sync()?;
             self.unsynced_since = None;
-            self.shared.metrics.synced(now.elapsed());
+            synced = Instant::now();
+            self.shared.metrics.synced(synced - written);
         } else {
-            self.unsynced_since.get_or_insert(now);
+            self.unsynced_since.get_or_insert(written);
         }
-        Ok(())
+        Ok(GroupTimes { taken, written, synced })
     }
 
-    fn apply(&mut self, staged: Vec<Proposal>, deliveries: &mut Deliveries) {
+    fn apply(&mut self, staged: Vec<Proposal>, times: GroupTimes, deliveries: &mut Deliveries) {
         let synced_index = self.wal.synced_index();
         self.shared.metrics.committed(staged.len() as u64);
         let mut begun = Instant::now();
@@ -299,7 +303,7 @@ impl Log {
             begun = done;
             let durability =
                 if proposal.record.index <= synced_index { Durability::Fsynced } else { Durability::Written };
-            deliveries.add(proposal.ticket, Ok(Committed { applied, durability }));
+            deliveries.add(proposal.ticket, Ok(Committed { applied, durability, times }));
         }
     }
 

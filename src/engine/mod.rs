@@ -11,6 +11,7 @@ pub mod completion;
 mod expirer;
 pub mod judge;
 mod log;
+pub mod phases;
 mod queue;
 mod snapshot;
 pub mod state_hash;
@@ -216,9 +217,10 @@ impl Engine {
             pb::Durability::Written => false,
             pb::Durability::Fsynced => true,
         };
+        let begun = phases::begin();
         let mut pending = core.enqueue(command, options.request_id, fsynced)?;
         match tokio::time::timeout_at(deadline.into(), &mut pending).await {
-            Ok(answer) => answer,
+            Ok(answer) => answer.inspect(|committed| phases::end(begun, committed.times)),
             Err(_) => {
                 let outcome = if pending.abandon() { Outcome::NotApplied } else { Outcome::Unknown };
                 Err(Error::new(Reason::Deadline, "the time for this request ran out before its write was durable")

@@ -333,7 +333,7 @@ fn op_error(refusal: Refusal) -> pb::OpError {
 }
 
 fn result_of(done: Committed) -> (pb::WriteResult, Applied) {
-    let Committed { applied, durability } = done;
+    let Committed { applied, durability, .. } = done;
     let result =
         pb::WriteResult { revision: applied.revision, durability: durability.into(), replayed: applied.replayed };
     (result, applied)

@@ -9,6 +9,7 @@ mod many;
 mod range;
 mod reads;
 mod scan;
+mod timing;
 mod trace;
 mod watch;
 
@@ -24,6 +25,7 @@ pub use self::{
     budget::Share,
     health::{Check, Health},
     scan::Scanning,
+    timing::{Timing, timed, timing_asked},
     trace::TraceId,
     watch::Watching,
 };
@@ -209,7 +211,7 @@ impl Service {
             let (change, previous) = engine.validate(write)?;
             return Ok(Written { result: pb::WriteResult::default(), change, previous });
         }
-        let Committed { applied, durability } = engine.propose(command, options, call.deadline).await?;
+        let Committed { applied, durability, .. } = engine.propose(command, options, call.deadline).await?;
         Written::from_applied(applied, durability)
     }
 

@@ -53,7 +53,7 @@ impl Service {
                 Err(error) if may_go_on_later(error.reason) => return Ok(done),
                 Err(error) => return Err(error.with_outcome(Outcome::Unknown)),
             };
-            let Committed { applied: Applied { revision, effect, .. }, durability } = committed;
+            let Committed { applied: Applied { revision, effect, .. }, durability, .. } = committed;
             let Effect::Range { deleted, next } = effect else {
                 return Err(Error::internal("an answer of another kind"));
             };

@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+const KV_TRACE_ID: HeaderName = HeaderName::from_static("kv-trace-id");
+
 /// 128 bits: the trace id of a valid W3C `traceparent`, or random.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceId(u128);
@@ -12,8 +16,16 @@ impl TraceId {
         Self(traceparent.and_then(parse).unwrap_or_else(rand::random))
     }
 
+    /// Says the id in an answer's headers or trailers.
+    pub fn add_to(self, headers: &mut HeaderMap) {
+        // Digits always make a header.
+        if let Ok(id) = HeaderValue::from_bytes(&self.digits()) {
+            headers.insert(KV_TRACE_ID, id);
+        }
+    }
+
     /// 32 hexadecimal digits, lower case.
-    pub fn digits(self) -> [u8; 32] {
+    fn digits(self) -> [u8; 32] {
         std::array::from_fn(|place| b"0123456789abcdef"[(self.0 >> (124 - 4 * place)) as usize & 15])
     }
 }

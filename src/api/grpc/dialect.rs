@@ -5,7 +5,7 @@ use http::{
     HeaderName, HeaderValue, Method, Request, Response, Version,
     header::{ACCEPT, CONTENT_TYPE},
 };
-use tonic::body::Body;
+use tonic::{Status, body::Body};
 
 use super::status::to_status;
 use crate::error::{Error, Reason};
@@ -56,9 +56,9 @@ impl Dialect {
         request.headers_mut().insert(CONTENT_TYPE, content_type);
     }
 
-    /// An error's answer: its status in the headers, since there is no message before it.
-    pub fn refusal(self, error: Error) -> Response<Body> {
-        let mut response: Response<Body> = to_status(error).into_http();
+    /// The answer of a refusal: its status in the headers, since there is no message before it.
+    pub fn refusal(self, status: Status) -> Response<Body> {
+        let mut response: Response<Body> = status.into_http();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(self.content_type()));
         response
     }

@@ -1,10 +1,13 @@
 //! The gRPC door: `tandem.v1.KvService`, `grpc.health.v1` and reflection on one port, in gRPC and gRPC-Web.
 
+mod closing;
 mod compression;
 mod counted;
 mod dialect;
 mod health;
+mod method;
 mod outermost;
+mod refusal;
 mod sharing;
 mod status;
 
@@ -26,6 +29,8 @@ use crate::{
 pub use self::{health::follow_health, outermost::Door};
 use self::{sharing::of_grpc, status::to_status};
 
+/// Where the time went, for those who ask.
+const SERVER_TIMING: http::HeaderName = http::HeaderName::from_static("server-timing");
 /// A message may be this much larger than the request limit: the service then says by itself what is too large.
 const MESSAGE_SLACK_BYTES: usize = 64 * 1024;
 

@@ -4,10 +4,12 @@
 
 use std::{
     convert::Infallible,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body, service::Routes};
@@ -15,16 +17,20 @@ use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, ServiceExt as _};
 
 use super::{
-    MESSAGE_SLACK_BYTES,
+    MESSAGE_SLACK_BYTES, SERVER_TIMING,
+    closing::Closing,
     compression::{ACCEPTED, GRPC_ACCEPT_ENCODING, Gzip},
     dialect::{Dialect, plain_refusal},
+    method::Method,
+    refusal::{DETAILS, explain},
+    status::to_status,
 };
 use crate::{
     api::cors::Sharing,
     error::{Error, Reason},
     limits::Limits,
-    metrics::{Operation, Protocol},
-    service::{Call, Service, TraceId},
+    metrics::Protocol,
+    service::{Call, Service, Timing, TraceId, timed, timing_asked},
 };
 
 /// The door, to be called for each request.
@@ -35,41 +41,6 @@ pub struct Door {
     sharing: Sharing,
 }
 
-/// What a path means.
-#[derive(Clone, Copy, Debug)]
-struct Method {
-    /// As metrics name it.
-    label: &'static str,
-    operation: Option<Operation>,
-    /// Streams last as long as their readers like: no histogram of calls should see them.
-    timed: bool,
-}
-
-fn method_of(path: &str) -> Method {
-    let kv = |label, operation| Method { label, operation: Some(operation), timed: true };
-    let stream = |label, operation| Method { label, operation: Some(operation), timed: false };
-    match path {
-        "/tandem.v1.KvService/Get" => kv("tandem.v1.KvService/Get", Operation::Get),
-        "/tandem.v1.KvService/BatchGet" => kv("tandem.v1.KvService/BatchGet", Operation::BatchGet),
-        "/tandem.v1.KvService/List" => kv("tandem.v1.KvService/List", Operation::List),
-        "/tandem.v1.KvService/Count" => kv("tandem.v1.KvService/Count", Operation::Count),
-        "/tandem.v1.KvService/Put" => kv("tandem.v1.KvService/Put", Operation::Put),
-        "/tandem.v1.KvService/Delete" => kv("tandem.v1.KvService/Delete", Operation::Delete),
-        "/tandem.v1.KvService/Increment" => kv("tandem.v1.KvService/Increment", Operation::Increment),
-        "/tandem.v1.KvService/Touch" => kv("tandem.v1.KvService/Touch", Operation::Touch),
-        "/tandem.v1.KvService/BatchWrite" => kv("tandem.v1.KvService/BatchWrite", Operation::BatchWrite),
-        "/tandem.v1.KvService/Txn" => kv("tandem.v1.KvService/Txn", Operation::Txn),
-        "/tandem.v1.KvService/DeleteRange" => kv("tandem.v1.KvService/DeleteRange", Operation::DeleteRange),
-        "/tandem.v1.KvService/Scan" => stream("tandem.v1.KvService/Scan", Operation::Scan),
-        "/tandem.v1.KvService/Watch" => stream("tandem.v1.KvService/Watch", Operation::Watch),
-        "/grpc.health.v1.Health/Check" => Method { label: "grpc.health.v1.Health/Check", operation: None, timed: true },
-        _ => {
-            let known = path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.");
-            Method { label: "_OTHER", operation: None, timed: !known }
-        }
-    }
-}
-
 impl Door {
     pub(super) fn new(service: Service, routes: Routes, sharing: Sharing) -> Self {
         Self { service, routes, sharing }
@@ -78,79 +49,83 @@ impl Door {
     /// Answers one request.
     pub async fn answer(self, request: Request<Incoming>) -> Response<Body> {
         let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
-        let mut response = self.sharing.around(request, |request| self.respond(request, trace)).await;
-        if let Ok(id) = HeaderValue::from_bytes(&trace.digits()) {
-            response.headers_mut().insert("kv-trace-id", id);
-        }
+        let asked = timing_asked(request.headers().get("kv-timing").map(HeaderValue::as_bytes));
+        let respond = self.sharing.around(request, |request| self.respond(request, trace));
+        let mut response = if asked { Box::pin(timed(respond)).await } else { respond.await };
+        trace.add_to(response.headers_mut());
         response
     }
 
     async fn respond(&self, request: Request<Incoming>, trace: TraceId) -> Response<Body> {
         let started = Instant::now();
-        let method = method_of(request.uri().path());
-        let response = match Dialect::of(&request) {
+        let method = Method::of(request.uri().path());
+        let mut closing = Closing { service: self.service.clone(), method, trace, started, deadline: None };
+        let mut response = match Dialect::of(&request) {
             Ok(dialect) => match self.admit(&request, started) {
-                Ok(call) => self.call(request, dialect, method, call).await,
-                Err(error) => self.refuse(dialect, method, error),
+                Ok((call, deadline)) => {
+                    closing.deadline = deadline;
+                    self.call(request, dialect, call, &closing).await
+                }
+                Err(error) => dialect.refusal(to_status(closing.count(error))),
             },
-            Err(error) => plain_refusal(self.count(method, error)),
+            Err(error) => plain_refusal(closing.count(error)),
         };
-        let code = Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code());
-        if method.timed {
+        let refusal = Status::from_header_map(response.headers());
+        let code = refusal.as_ref().map_or(Code::Ok, Status::code);
+        if !method.streams {
             self.service.metrics().rpc_call(method.label, code, started.elapsed());
         }
-        if code != Code::Ok {
-            let message =
-                response.headers().get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default();
-            tracing::debug!(%trace, method = method.label, ?code, message, "a call was refused");
+        if let Some(refusal) = refusal {
+            log_refusal(trace, method, &refusal);
+            let timing = Timing::so_far(started).and_then(|timing| HeaderValue::try_from(timing.to_string()).ok());
+            response.headers_mut().extend(timing.map(|timing| (SERVER_TIMING, timing)));
         }
         response
     }
 
-    /// What can be told from the headers alone.
-    fn admit(&self, request: &Request<Incoming>, started: Instant) -> Result<Call, Error> {
+    /// What can be told from the headers alone: the call, and when its client gives a stream up.
+    fn admit(&self, request: &Request<Incoming>, started: Instant) -> Result<(Call, Option<Instant>), Error> {
         let limits = self.service.limits();
         check_header_bytes(request, limits)?;
         let asked = timeout_of(request.headers())?;
         let timeout = asked.map_or(limits.request_timeout, |asked| asked.min(limits.request_timeout));
-        Ok(Call { protocol: Protocol::Grpc, deadline: started + timeout })
+        let call = Call { protocol: Protocol::Grpc, deadline: started + timeout };
+        Ok((call, asked.map(|asked| started + asked)))
     }
 
     async fn call(
         &self,
         mut request: Request<Incoming>,
         dialect: Dialect,
-        method: Method,
         call: Call,
+        closing: &Closing,
     ) -> Response<Body> {
         request.extensions_mut().insert(call);
-        let answer = self.answer_of_routes(request, dialect);
-        let answered = match method.operation {
-            // The service keeps the deadline once it has the message; this bounds the wait for the message itself.
-            Some(_) => {
-                let patience = self.service.limits().body_timeout.max(call.deadline - Instant::now() + GRACE);
-                match tokio::time::timeout(patience, answer).await {
-                    Ok(answered) => answered,
-                    Err(_) => {
-                        let text =
-                            "the request's message did not arrive in time: send it at once, or check the network";
-                        return self.refuse(dialect, method, Error::new(Reason::BodyTimeout, text));
-                    }
-                }
-            }
-            None => answer.await,
+        let limits = self.service.limits();
+        let answer = AssertUnwindSafe(self.answer_of_routes(request, dialect, closing)).catch_unwind();
+        // The service keeps the deadline once it has the message; this bounds the wait for the message itself.
+        let patience = match closing.method.operation {
+            Some(_) => limits.body_timeout.max(call.deadline - Instant::now() + GRACE),
+            None => FOREVER,
         };
-        match answered {
-            Ok(response) => self.explain(dialect, method, response),
+        let error = match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(Ok(response))) => return explained(dialect, closing, response),
             // Routes are infallible.
-            Err(never) => match never {},
-        }
+            Ok(Ok(Err(never))) => match never {},
+            Ok(Err(_panic)) => Error::internal("a fault of the server: please report it with the kv-trace-id"),
+            Err(_) => Error::new(
+                Reason::BodyTimeout,
+                "the request's message did not arrive in time: send it at once, or check the network",
+            ),
+        };
+        dialect.refusal(to_status(closing.count(error)))
     }
 
     async fn answer_of_routes(
         &self,
         mut request: Request<Incoming>,
         dialect: Dialect,
+        closing: &Closing,
     ) -> Result<Response<Body>, Infallible> {
         // Lives until the answer: the decoded message is what was received.
         let share = Arc::new(self.service.body_share());
@@ -158,75 +133,48 @@ impl Door {
         let routes = self.routes.clone();
         if dialect == Dialect::Native {
             let request = request.map(|body| gzip.inflate(body, &share));
-            return routes.oneshot(request).await.map(|response| gzip.deflate(response));
+            return routes.oneshot(request).await.map(|response| gzip.deflate(closing.close(response)));
         }
         dialect.normalise(&mut request);
         // All this behind the translator, which would give every error of the body the same meaning.
         let inner = routes
             .map_request(|request: Request<Body>| request.map(|body| gzip.inflate(body, &share)))
-            .map_response(|response| gzip.deflate(response));
+            .map_response(|response| gzip.deflate(closing.close(response)));
         GrpcWebLayer::new().layer(inner).oneshot(request).await
     }
+}
 
-    /// Gives tonic's own refusals their reason.
-    fn explain(&self, dialect: Dialect, method: Method, response: Response<Body>) -> Response<Body> {
-        let own = response.headers().contains_key("grpc-status-details-bin");
-        let refusal = if own { None } else { Status::from_header_map(response.headers()) };
-        match refusal {
-            Some(status) if status.code() != Code::Ok && (method.operation.is_some() || method.label == "_OTHER") => {
-                let mut explained = self.refuse(dialect, method, reason_of(method, &status, self.service.limits()));
-                // After an encoding that is not taken: what is.
-                if response.headers().contains_key(GRPC_ACCEPT_ENCODING) {
-                    explained.headers_mut().insert(GRPC_ACCEPT_ENCODING, ACCEPTED);
-                }
-                explained
-            }
-            _ => response,
-        }
+/// Gives refusals that are not this server's own their reason.
+fn explained(dialect: Dialect, closing: &Closing, response: Response<Body>) -> Response<Body> {
+    if response.headers().contains_key(DETAILS) {
+        return response;
     }
-
-    fn refuse(&self, dialect: Dialect, method: Method, error: Error) -> Response<Body> {
-        dialect.refusal(self.count(method, error))
+    let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok) else {
+        return response;
+    };
+    let limits = closing.service.limits();
+    let mut explained = dialect.refusal(explain(closing.method, &status, limits, |error| closing.count(error)));
+    // After an encoding that is not taken: what is.
+    if response.headers().contains_key(GRPC_ACCEPT_ENCODING) {
+        explained.headers_mut().insert(GRPC_ACCEPT_ENCODING, ACCEPTED);
     }
+    explained
+}
 
-    fn count(&self, method: Method, error: Error) -> Error {
-        match method.operation {
-            Some(operation) => self.service.refuse(Protocol::Grpc, operation, error),
-            None => error,
-        }
+fn log_refusal(trace: TraceId, method: Method, refusal: &Status) {
+    let (method, code, message) = (method.label, refusal.code(), refusal.message());
+    match code {
+        Code::Ok => {}
+        Code::Internal => tracing::error!(%trace, method, ?code, message, "a call met a fault of the server"),
+        _ => tracing::debug!(%trace, method, ?code, message, "a call was refused"),
     }
 }
 
 /// How much longer than a call's deadline its message may take, so that the deadline's own answer wins.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The reason of a refusal of tonic's own.
-fn reason_of(method: Method, status: &Status, limits: &Limits) -> Error {
-    match status.code() {
-        Code::ResourceExhausted => Error::new(Reason::Overloaded, status.message().to_owned()),
-        Code::OutOfRange => {
-            // What makes a Put that large is its value.
-            let (reason, limit) = match method.operation {
-                Some(Operation::Put) => (Reason::ValueTooLarge, limits.value_bytes),
-                _ => (Reason::RequestTooLarge, limits.request_bytes),
-            };
-            let text = format!("the message is too large, the limit is {limit} bytes: send less at once");
-            Error::new(reason, text).with(|details| details.limit = Some(limit as u64))
-        }
-        Code::Unimplemented if method.operation.is_some() => Error::new(
-            Reason::MediaTypeUnsupported,
-            "the message is compressed in a way that is not taken: gzip is, or send it as it is",
-        ),
-        Code::Unimplemented => {
-            Error::new(Reason::RouteNotFound, "no such service or method: reflection lists those there are")
-        }
-        Code::Internal | Code::InvalidArgument => {
-            Error::malformed("", "the message is not what the schema says: generate the client from proto/ again")
-                .with(|details| details.field = None)
-        }
-        _ => Error::internal(status.message().to_owned()),
-    }
-}
+/// A stream of another service waits for its messages as long as it likes.
+const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 
 fn check_header_bytes(request: &Request<Incoming>, limits: &Limits) -> Result<(), Error> {
     // As HTTP/2 counts: 32 bytes for each field.

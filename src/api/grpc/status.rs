@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::error::{Details, Error};
 
 /// The domain of every reason.
-const DOMAIN: &str = "tandem";
+pub const DOMAIN: &str = "tandem";
 
 /// The status of an error, with the details that fit it.
 pub fn to_status(error: Error) -> Status {

@@ -18,7 +18,7 @@ mod watch;
 use std::{any::Any, time::Instant};
 
 use axum::{Router, body::Body, response::Response, routing::any};
-use http::{HeaderName, HeaderValue, Request};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -33,10 +33,11 @@ use crate::{
     api::cors::Sharing,
     config::Cors,
     error::{Error, Reason},
-    service::{Service, TraceId},
+    service::{Service, Timing, TraceId, timed, timing_asked},
 };
 
-const KV_TRACE_ID: HeaderName = HeaderName::from_static("kv-trace-id");
+const KV_TIMING: HeaderName = HeaderName::from_static("kv-timing");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// The door, to be called for each request.
 #[derive(Clone, Debug)]
@@ -74,24 +75,33 @@ impl Door {
         let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
         let method = request.method().clone();
         let route = route_of(request.uri().path());
-        let mut response = self.sharing.around(request, |request| self.respond(request)).await;
+        let asked = timing_asked(request.headers().get(KV_TIMING).map(HeaderValue::as_bytes));
+        let respond = self.sharing.around(request, |request| self.respond(request, started));
+        let mut response = if asked { Box::pin(timed(respond)).await } else { respond.await };
         if response.extensions().get::<Held>().is_none() {
             self.service.metrics().http_request(&method, route, response.status(), started.elapsed());
         }
         if let Some(reason) = response.headers().get(problem::KV_REASON) {
-            tracing::debug!(%trace, %method, route, status = response.status().as_u16(), ?reason, "a request was refused");
+            let status = response.status().as_u16();
+            if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+                tracing::error!(%trace, %method, route, "a request met a fault of the server");
+            } else {
+                tracing::debug!(%trace, %method, route, status, ?reason, "a request was refused");
+            }
         }
-        if let Ok(id) = HeaderValue::from_bytes(&trace.digits()) {
-            response.headers_mut().insert(KV_TRACE_ID, id);
-        }
+        problem::write_body(&mut response, trace);
+        trace.add_to(response.headers_mut());
         response
     }
 
-    async fn respond(&self, request: Request<Incoming>) -> Response {
-        match self.check_header_bytes(&request) {
+    async fn respond(&self, request: Request<Incoming>, started: Instant) -> Response {
+        let mut response = match self.check_header_bytes(&request) {
             Err(error) => problem::to_response(&error),
             Ok(()) => compression::around(self.routes.clone(), request.map(Body::new)).await,
-        }
+        };
+        let timing = Timing::so_far(started).and_then(|timing| HeaderValue::try_from(timing.to_string()).ok());
+        response.headers_mut().extend(timing.map(|timing| (SERVER_TIMING, timing)));
+        response
     }
 
     fn check_header_bytes(&self, request: &Request<Incoming>) -> Result<(), Error> {

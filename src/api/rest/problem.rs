@@ -3,11 +3,14 @@
 use axum::{body::Body, response::Response};
 use http::{
     HeaderName, HeaderValue,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::Serialize;
 
-use crate::error::{Details, Error, Reason};
+use crate::{
+    error::{Details, Error, Reason},
+    service::TraceId,
+};
 
 /// The reason's header: a HEAD answer has no body.
 pub const KV_REASON: HeaderName = HeaderName::from_static("kv-reason");
@@ -39,16 +42,23 @@ struct Problem<'error> {
     oldest_revision: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resume_revision: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
 }
 
 /// An error in the middle of a stream.
 pub fn to_json(error: &Error) -> String {
-    let none = Details::default();
-    // Strings and numbers always serialise.
-    serde_json::to_string(&problem_of(error, error.details.as_deref().unwrap_or(&none))).unwrap_or_default()
+    json_of(error, None)
 }
 
-fn problem_of<'error>(error: &'error Error, details: &'error Details) -> Problem<'error> {
+fn json_of(error: &Error, trace: Option<TraceId>) -> String {
+    let none = Details::default();
+    let problem = problem_of(error, error.details.as_deref().unwrap_or(&none), trace);
+    // Strings and numbers always serialise.
+    serde_json::to_string(&problem).unwrap_or_default()
+}
+
+fn problem_of<'error>(error: &'error Error, details: &'error Details, trace: Option<TraceId>) -> Problem<'error> {
     let status = error.reason.http_status();
     Problem {
         r#type: "about:blank",
@@ -64,6 +74,20 @@ fn problem_of<'error>(error: &'error Error, details: &'error Details) -> Problem
         store_revision: details.store_revision,
         oldest_revision: details.oldest_revision,
         resume_revision: details.resume_revision,
+        trace_id: trace.map(|trace| trace.to_string()),
+    }
+}
+
+/// An error whose body is still to be written, by [`write_body`].
+#[derive(Clone, Debug)]
+struct Unwritten(Error);
+
+/// Writes the body of an answer that is an error's: only the door knows the request's id.
+pub fn write_body(response: &mut Response, trace: TraceId) {
+    if let Some(Unwritten(error)) = response.extensions_mut().remove() {
+        *response.body_mut() = Body::from(json_of(&error, Some(trace)));
+        // Said of the body that was not there yet.
+        response.headers_mut().remove(CONTENT_LENGTH);
     }
 }
 
@@ -71,8 +95,9 @@ fn problem_of<'error>(error: &'error Error, details: &'error Details) -> Problem
 pub fn to_response(error: &Error) -> Response {
     let none = Details::default();
     let details = error.details.as_deref().unwrap_or(&none);
-    let mut response = Response::new(Body::from(to_json(error)));
+    let mut response = Response::new(Body::empty());
     *response.status_mut() = error.reason.http_status();
+    response.extensions_mut().insert(Unwritten(error.clone()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    metrics::Operation,
+    metrics::{Operation, Protocol},
     pb,
     service::{Scanning, Service},
 };
@@ -90,7 +90,8 @@ async fn scan(service: &Service, parts: &Parts) -> Result<Response, Failure> {
         store_revision: 0,
         ended: false,
     };
-    Ok(stream::response(NDJSON, lines, |mut lines| async {
+    let timer = service.metrics().stream_begins(Some(Operation::Scan), Protocol::Http);
+    Ok(stream::response(NDJSON, timer, lines, |mut lines| async {
         let piece = lines.next().await?;
         Some((piece, lines))
     }))

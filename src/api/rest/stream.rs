@@ -12,7 +12,7 @@ use http::{
 use tokio::sync::oneshot;
 
 use super::{handlers::Held, problem};
-use crate::error::Error;
+use crate::{error::Error, metrics::StreamTimer};
 
 /// One JSON text a line.
 pub const NDJSON: &str = "application/x-ndjson";
@@ -46,7 +46,7 @@ pub enum Piece {
 
 /// How far a body has come.
 enum Going<State, Next> {
-    On(State, Next),
+    On(State, Next, StreamTimer),
     /// The last words are on their way; the receiver ends once they are written.
     Failed(oneshot::Receiver<()>),
     Broken,
@@ -67,17 +67,17 @@ fn last_words(bytes: Bytes) -> (Bytes, oneshot::Receiver<()>) {
     (Bytes::from_owner(Held { bytes, _written: sender }), written)
 }
 
-/// An answer whose body `next` gives piece by piece; `None`: it is whole.
-pub fn response<State, Next, Pieces>(media_type: &'static str, state: State, next: Next) -> Response
+/// An answer whose body `next` gives piece by piece; `None`: it is whole. `timer` goes when the body does.
+pub fn response<State, Next, Pieces>(media_type: &'static str, timer: StreamTimer, state: State, next: Next) -> Response
 where
     State: Send + 'static,
     Next: Fn(State) -> Pieces + Send + 'static,
     Pieces: Future<Output = Option<(Piece, State)>> + Send,
 {
-    let pieces = unfold(Going::On(state, next), |going| async {
+    let pieces = unfold(Going::On(state, next, timer), |going| async {
         match going {
-            Going::On(state, next) => match next(state).await? {
-                (Piece::More(bytes), state) => Some((Ok(bytes), Going::On(state, next))),
+            Going::On(state, next, timer) => match next(state).await? {
+                (Piece::More(bytes), state) => Some((Ok(bytes), Going::On(state, next, timer))),
                 (Piece::Failed(bytes), _) => {
                     let (bytes, written) = last_words(bytes);
                     Some((Ok(bytes), Going::Failed(written)))

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    metrics::Operation,
+    metrics::{Operation, Protocol},
     pb::{self, EventKind},
     service::{Service, Watching},
 };
@@ -75,7 +75,8 @@ async fn begin(service: &Service, parts: &Parts) -> Result<Response, Failure> {
         Form::Ndjson => NDJSON,
         Form::EventStream => EVENT_STREAM,
     };
-    Ok(stream::response(media_type, Messages { watching, form, force_base64 }, |mut messages| async {
+    let timer = service.metrics().stream_begins(Some(Operation::Watch), Protocol::Http);
+    Ok(stream::response(media_type, timer, Messages { watching, form, force_base64 }, |mut messages| async {
         let piece = messages.next().await?;
         Some((piece, messages))
     }))

@@ -1,0 +1,45 @@
+//! The methods that are known, by path: how metrics name them, what they do, and whether they stream.
+
+use crate::metrics::Operation;
+
+/// What a path means.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    /// As metrics name it.
+    pub label: &'static str,
+    /// What it does, if it is the store's.
+    pub operation: Option<Operation>,
+    /// Streams last as long as their readers like: no histogram of calls should see them, and no request timeout ends
+    /// them.
+    pub streams: bool,
+}
+
+impl Method {
+    /// The method of a path.
+    pub fn of(path: &str) -> Self {
+        let kv = |label, operation| Self { label, operation: Some(operation), streams: false };
+        let stream = |label, operation| Self { label, operation: Some(operation), streams: true };
+        match path {
+            "/tandem.v1.KvService/Get" => kv("tandem.v1.KvService/Get", Operation::Get),
+            "/tandem.v1.KvService/BatchGet" => kv("tandem.v1.KvService/BatchGet", Operation::BatchGet),
+            "/tandem.v1.KvService/List" => kv("tandem.v1.KvService/List", Operation::List),
+            "/tandem.v1.KvService/Count" => kv("tandem.v1.KvService/Count", Operation::Count),
+            "/tandem.v1.KvService/Put" => kv("tandem.v1.KvService/Put", Operation::Put),
+            "/tandem.v1.KvService/Delete" => kv("tandem.v1.KvService/Delete", Operation::Delete),
+            "/tandem.v1.KvService/Increment" => kv("tandem.v1.KvService/Increment", Operation::Increment),
+            "/tandem.v1.KvService/Touch" => kv("tandem.v1.KvService/Touch", Operation::Touch),
+            "/tandem.v1.KvService/BatchWrite" => kv("tandem.v1.KvService/BatchWrite", Operation::BatchWrite),
+            "/tandem.v1.KvService/Txn" => kv("tandem.v1.KvService/Txn", Operation::Txn),
+            "/tandem.v1.KvService/DeleteRange" => kv("tandem.v1.KvService/DeleteRange", Operation::DeleteRange),
+            "/tandem.v1.KvService/Scan" => stream("tandem.v1.KvService/Scan", Operation::Scan),
+            "/tandem.v1.KvService/Watch" => stream("tandem.v1.KvService/Watch", Operation::Watch),
+            "/grpc.health.v1.Health/Check" => {
+                Self { label: "grpc.health.v1.Health/Check", operation: None, streams: false }
+            }
+            "/grpc.health.v1.Health/Watch" => {
+                Self { label: "grpc.health.v1.Health/Watch", operation: None, streams: true }
+            }
+            _ => Self { label: "_OTHER", operation: None, streams: path.starts_with("/grpc.reflection.") },
+        }
+    }
+}
