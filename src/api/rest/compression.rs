@@ -103,11 +103,26 @@ struct Paced {
     body: Body,
     rest: Bytes,
     gave_way: bool,
+    /// The compressor asks once more behind the end, which not every body survives.
+    ended: bool,
+    /// Why the body breaks off, and how many turns later it does: what it said last leaves the compressor in the first,
+    /// and the server in the second.
+    failure: Option<(axum::Error, u8)>,
 }
 
 impl Paced {
     fn new(body: Body) -> Self {
-        Self { body, rest: Bytes::new(), gave_way: false }
+        Self { body, rest: Bytes::new(), gave_way: false, ended: false, failure: None }
+    }
+
+    fn fail(&mut self, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some((_, turns @ 1..)) = &mut self.failure {
+            *turns -= 1;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.ended = true;
+        Poll::Ready(self.failure.take().map(|(error, _)| Err(error)))
     }
 }
 
@@ -119,13 +134,26 @@ impl http_body::Body for Paced {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if self.failure.is_some() {
+            return self.fail(context);
+        }
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.rest = data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
-                end => return Poll::Ready(end),
+                Some(Err(error)) => {
+                    self.failure = Some((error, 2));
+                    return self.fail(context);
+                }
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(None);
+                }
             }
         } else if !std::mem::replace(&mut self.gave_way, true) {
             context.waker().wake_by_ref();
