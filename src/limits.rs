@@ -58,6 +58,10 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Largest answer that the command line takes: a largest value and what stands around it.
 pub const CLIENT_ANSWER_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX;
+/// Bytes of keys and values that the command line's import sends at once, but for one larger value.
+pub const IMPORT_BATCH_BYTES: usize = MIB;
+/// Longest line of an import: a largest entry, every byte of it escaped.
+pub const IMPORT_LINE_BYTES_MAX: usize = 6 * (KEY_BYTES_MAX + VALUE_BYTES_MAX + KIB);
 /// Largest value or transaction that the command line reads from a file or standard input.
 pub const CLIENT_INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX;
 /// Smaller JSON bodies and messages are not worth compressing.

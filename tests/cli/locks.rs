@@ -48,6 +48,25 @@ fn a_lock_has_one_holder_at_a_time_and_its_fence_rises() {
 }
 
 #[test]
+fn a_holder_waits_until_the_lock_is_let_go_or_expires() {
+    let store = Store::start();
+    let first = Holder::start(&store, &[]);
+    let fence = first.fence;
+    let in_vain = store.run(&["lock", "the-lock", "--wait=50ms", "--", "true"]).ends(1);
+    assert!(in_vain.err.starts_with("tandem: KEY_EXISTS: "), "{in_vain:?}");
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| Holder::start(&store, &["--wait"]));
+        assert_eq!(first.finish(), Some(0));
+        waiting.join().unwrap()
+    });
+    assert!(waiting.fence > fence);
+    assert_eq!(waiting.finish(), Some(0));
+    // Of a holder that vanished the lock expires.
+    store.run(&["put", "the-lock", "nobody", "--ttl", "300ms"]).done();
+    assert_eq!(Holder::start(&store, &["--wait"]).finish(), Some(0));
+}
+
+#[test]
 fn the_exit_code_is_the_commands() {
     let store = Store::start();
     store.run(&["lock", "k", "--", "sh", "-c", "exit 7"]).ends(7);

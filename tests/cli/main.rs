@@ -3,7 +3,10 @@
 
 mod locks;
 mod many;
+mod moves;
 mod one;
+mod relay;
+mod streams;
 #[path = "../support/mod.rs"]
 mod support;
 mod usage;

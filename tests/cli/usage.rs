@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 
 use crate::{Store, finish, support};
 
-const COMMANDS: [&str; 9] = ["get", "put", "del", "incr", "touch", "list", "count", "txn", "lock"];
+const COMMANDS: [&str; 13] =
+    ["get", "put", "del", "incr", "touch", "list", "scan", "watch", "count", "txn", "lock", "export", "import"];
 
 fn tandem(arguments: &[&str]) -> crate::Ran {
     finish(Command::new(support::binary()).args(arguments).stdin(Stdio::null()))

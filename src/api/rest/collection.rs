@@ -61,15 +61,15 @@ pub struct PageJson<'page> {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct PrefixJson<'page> {
+struct PrefixJson<'page> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) prefix: Option<&'page str>,
+    prefix: Option<&'page str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) prefix_base64: Option<String>,
+    prefix_base64: Option<String>,
 }
 
 impl<'page> PrefixJson<'page> {
-    pub(super) fn new(prefix: &'page [u8], force_base64: bool) -> Self {
+    fn new(prefix: &'page [u8], force_base64: bool) -> Self {
         let (prefix, prefix_base64) = text_or_base64(prefix, force_base64);
         Self { prefix, prefix_base64 }
     }

@@ -261,7 +261,7 @@ fn at_operation(error: Error, number: usize) -> Error {
 }
 
 /// Exactly one of a text and its base64.
-fn either(name: &'static str, text: Option<String>, base64: Option<String>) -> Result<Bytes> {
+pub fn bytes_from_json(name: &'static str, text: Option<String>, base64: Option<String>) -> Result<Bytes> {
     match (text, base64) {
         (Some(text), None) => Ok(text.into()),
         (None, Some(base64)) => BASE64_STANDARD
@@ -318,7 +318,7 @@ impl ConditionBody {
             Self::Revision(revision) => Is::Revision(revision),
             Self::Version(version) => Is::Version(version),
             Self::Value(text) => Is::Value(text.into()),
-            Self::ValueBase64(base64) => Is::Value(either("value", None, Some(base64))?),
+            Self::ValueBase64(base64) => Is::Value(bytes_from_json("value", None, Some(base64))?),
         };
         Ok(pb::Condition { kind: Some(kind) })
     }
@@ -330,7 +330,7 @@ fn conditions(conditions: Option<Vec<ConditionBody>>) -> Result<Vec<pb::Conditio
 
 impl GuardBody {
     fn into_pb(self) -> Result<pb::Guard> {
-        let key = either("key", self.key, self.key_base64)?;
+        let key = bytes_from_json("key", self.key, self.key_base64)?;
         Ok(pb::Guard { key, conditions: conditions(Some(self.conditions))? })
     }
 }
@@ -362,8 +362,8 @@ impl OpBody {
             Self::Put(body) => {
                 body.only(&["value", "value_base64", "expiry", "content_type", "conditions", "return_previous"])?;
                 write_op::Op::Put(pb::PutRequest {
-                    key: either("key", body.key, body.key_base64)?,
-                    value: either("value", body.value, body.value_base64)?,
+                    key: bytes_from_json("key", body.key, body.key_base64)?,
+                    value: bytes_from_json("value", body.value, body.value_base64)?,
                     expiry: body.expiry.map(ExpiryBody::into_pb).transpose()?,
                     content_type: body.content_type.unwrap_or_default(),
                     conditions: conditions(body.conditions)?,
@@ -374,7 +374,7 @@ impl OpBody {
             Self::Delete(body) => {
                 body.only(&["conditions", "return_previous"])?;
                 write_op::Op::Delete(pb::DeleteRequest {
-                    key: either("key", body.key, body.key_base64)?,
+                    key: bytes_from_json("key", body.key, body.key_base64)?,
                     conditions: conditions(body.conditions)?,
                     return_previous: body.return_previous.unwrap_or(false),
                     options: None,
@@ -383,7 +383,7 @@ impl OpBody {
             Self::Increment(body) => {
                 body.only(&["expiry", "conditions", "return_previous", "by", "initial"])?;
                 write_op::Op::Increment(pb::IncrementRequest {
-                    key: either("key", body.key, body.key_base64)?,
+                    key: bytes_from_json("key", body.key, body.key_base64)?,
                     by: body.by.map(|by| by.read("by")).transpose()?,
                     expiry: body.expiry.map(ExpiryBody::into_pb).transpose()?,
                     conditions: conditions(body.conditions)?,
@@ -395,7 +395,7 @@ impl OpBody {
             Self::Touch(body) => {
                 body.only(&["expiry", "conditions", "return_previous"])?;
                 write_op::Op::Touch(pb::TouchRequest {
-                    key: either("key", body.key, body.key_base64)?,
+                    key: bytes_from_json("key", body.key, body.key_base64)?,
                     expiry: body.expiry.map(ExpiryBody::into_pb).transpose()?,
                     conditions: conditions(body.conditions)?,
                     return_previous: body.return_previous.unwrap_or(false),
@@ -413,7 +413,7 @@ impl OpBody {
         let op = match self {
             Self::Get(body) => {
                 body.only(&["metadata_only"])?;
-                let key = either("key", body.key, body.key_base64)?;
+                let key = bytes_from_json("key", body.key, body.key_base64)?;
                 txn_op::Op::Get(pb::GetRequest { key, metadata_only: body.metadata_only.unwrap_or(false) })
             }
             write => txn_op::Op::Write(write.into_write()?),

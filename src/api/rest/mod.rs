@@ -11,6 +11,7 @@ mod many;
 mod problem;
 mod query;
 mod range;
+mod scan_lines;
 mod sharing;
 mod stream;
 mod watch;
@@ -27,7 +28,9 @@ use self::handlers::{COUNTERS_PREFIX, Held, KV_PREFIX};
 pub use self::{
     collection::{CountJson, PageJson},
     json::{EntryJson, time as time_text},
-    many::{TxnJson, ValuesAsked, txn_from_json},
+    many::{TxnJson, ValuesAsked, bytes_from_json, txn_from_json},
+    scan_lines::{ScanItem, ScanLineJson, in_key_order},
+    watch::{WatchJson, kind_text},
 };
 use crate::{
     api::cors::Sharing,

@@ -4,17 +4,16 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header::VARY, request::Parts};
 use serde::Serialize;
 
 use super::{
-    collection::{self, PrefixJson, force_base64, to_json},
+    collection::{self, force_base64, to_json},
     content,
     handlers::{Failure, answer, call, finish, options, write_headers},
-    json::EntryJson,
     problem,
     query::Query,
+    scan_lines::{ScanLineJson, in_key_order},
     stream::{self, NDJSON, Piece},
 };
 use crate::{
@@ -45,20 +44,6 @@ pub async fn range(State(service): State<Service>, request: Request) -> Response
         response.headers_mut().append(VARY, HeaderValue::from_static("accept"));
     }
     response
-}
-
-#[derive(Debug, Serialize)]
-struct PrefixLine<'scan> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    common_prefix: Option<&'scan str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    common_prefix_base64: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct EndLine {
-    end: bool,
-    store_revision: u64,
 }
 
 /// A scan on its way out.
@@ -106,34 +91,17 @@ impl Lines {
         match self.scanning.next().await {
             Some(Ok(batch)) => {
                 self.store_revision = batch.store_revision;
-                self.write(&batch, &mut text);
+                for item in in_key_order(&batch.entries, &batch.common_prefixes, self.descending) {
+                    write_line(&ScanLineJson::new(item, self.with_value, self.force_base64), &mut text);
+                }
             }
             Some(Err(error)) => return Some(Piece::Failed(stream::error_line(&error))),
             None => {
                 self.ended = true;
-                write_line(&EndLine { end: true, store_revision: self.store_revision }, &mut text);
+                write_line(&ScanLineJson::end(self.store_revision), &mut text);
             }
         }
         Some(Piece::More(text.into()))
-    }
-
-    /// Entries and prefixes, merged back into the order of their keys.
-    fn write(&self, batch: &pb::ScanResponse, text: &mut Vec<u8>) {
-        let mut prefixes = batch.common_prefixes.iter().peekable();
-        let comes_first = |prefix: &Bytes, key: &Bytes| if self.descending { prefix > key } else { prefix < key };
-        for entry in &batch.entries {
-            while let Some(prefix) = prefixes.next_if(|prefix| comes_first(prefix, &entry.key)) {
-                self.write_prefix(prefix, text);
-            }
-            write_line(&EntryJson::new(entry, self.with_value, self.force_base64), text);
-        }
-        prefixes.for_each(|prefix| self.write_prefix(prefix, text));
-    }
-
-    fn write_prefix(&self, prefix: &Bytes, text: &mut Vec<u8>) {
-        let PrefixJson { prefix: common_prefix, prefix_base64: common_prefix_base64 } =
-            PrefixJson::new(prefix, self.force_base64);
-        write_line(&PrefixLine { common_prefix, common_prefix_base64 }, text);
     }
 }
 

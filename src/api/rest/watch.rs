@@ -105,8 +105,9 @@ fn last_event_id(parts: &Parts) -> Result<Option<u64>> {
     })
 }
 
+/// A message to a watcher.
 #[derive(Debug, Serialize)]
-struct MessageJson<'message> {
+pub struct WatchJson<'message> {
     revision: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     events: Vec<EventJson<'message>>,
@@ -133,18 +134,36 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
+/// What happened, in a word.
+pub fn kind_text(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Put | EventKind::Unspecified => "put",
+        EventKind::Touch => "touch",
+        EventKind::Delete => "delete",
+        EventKind::Expire => "expire",
+        EventKind::Evict => "evict",
+    }
+}
+
+impl<'message> WatchJson<'message> {
+    /// The JSON of a message.
+    pub fn new(message: &'message pb::WatchResponse, force_base64: bool) -> Self {
+        Self {
+            revision: message.revision,
+            events: message.events.iter().map(|event| EventJson::new(event, force_base64)).collect(),
+            partial: message.partial,
+            synced: message.synced,
+            reset: message.reset,
+        }
+    }
+}
+
 impl<'message> EventJson<'message> {
     fn new(event: &'message pb::Event, force_base64: bool) -> Self {
         let kind = event.kind();
         let with_value = matches!(kind, EventKind::Put | EventKind::Touch);
         Self {
-            kind: match kind {
-                EventKind::Put | EventKind::Unspecified => "put",
-                EventKind::Touch => "touch",
-                EventKind::Delete => "delete",
-                EventKind::Expire => "expire",
-                EventKind::Evict => "evict",
-            },
+            kind: kind_text(kind),
             entry: event.entry.as_ref().map(|entry| EntryJson::new(entry, with_value, force_base64)),
             previous: event.previous.as_ref().map(|entry| EntryJson::new(entry, true, force_base64)),
         }
@@ -165,15 +184,8 @@ impl Messages {
 
     /// The message as JSON, with a line break.
     fn line(&self, message: &pb::WatchResponse) -> Vec<u8> {
-        let json = MessageJson {
-            revision: message.revision,
-            events: message.events.iter().map(|event| EventJson::new(event, self.force_base64)).collect(),
-            partial: message.partial,
-            synced: message.synced,
-            reset: message.reset,
-        };
         let mut line = Vec::new();
-        write_line(&json, &mut line);
+        write_line(&WatchJson::new(message, self.force_base64), &mut line);
         line
     }
 

@@ -8,11 +8,14 @@ use super::{
     arguments::bytes,
     connection::ConnectionFlags,
     failure::{Result, say},
-    output::{Format, Output, OutputFlags},
+    output::{Format, OutputFlags},
     range::RangeFlags,
-    table::escape,
 };
-use crate::{api::rest::PageJson, limits::PAGE_ENTRIES_MAX, pb};
+use crate::{
+    api::rest::{PageJson, in_key_order},
+    limits::PAGE_ENTRIES_MAX,
+    pb,
+};
 
 /// How a range is read.
 #[derive(Args, Clone, Debug)]
@@ -57,15 +60,16 @@ fn token(text: &str) -> Result<Bytes, String> {
 
 impl List {
     pub async fn run(self) -> Result<()> {
-        let with_values = !self.reading.keys_only;
+        let ReadingFlags { keys_only, descending, delimiter, start_after } = self.reading;
+        let with_values = !keys_only;
         let request = pb::ListRequest {
             range: Some(self.range.required()?),
             page_size: self.limit,
             page_token: self.page_token,
-            start_after: self.reading.start_after,
-            delimiter: self.reading.delimiter,
-            descending: self.reading.descending,
-            keys_only: self.reading.keys_only,
+            start_after,
+            delimiter,
+            descending,
+            keys_only,
         };
         let page = self.connection.connect().await?.list(request).await?.into_inner();
         let mut output = self.output.open();
@@ -73,26 +77,12 @@ impl List {
             output.json(&PageJson::new(&page, with_values, false))?;
             return output.flush();
         }
-        show(&mut output, &page.entries, &page.common_prefixes, with_values)?;
+        let items: Vec<_> = in_key_order(&page.entries, &page.common_prefixes, descending).collect();
+        output.items(&items, with_values)?;
         output.flush()?;
         if !page.next_page_token.is_empty() {
             say(format_args!("there is more: --page-token {}", BASE64_URL_SAFE_NO_PAD.encode(&page.next_page_token)));
         }
         Ok(())
     }
-}
-
-/// Entries and folders as text or raw.
-pub fn show(output: &mut Output, entries: &[pb::Entry], folders: &[Bytes], with_values: bool) -> Result<()> {
-    if output.format() == Format::Raw {
-        for folder in folders {
-            output.bytes(folder)?;
-            output.bytes(b"\n")?;
-        }
-        return output.raw_entries(entries, with_values);
-    }
-    for folder in folders {
-        output.line(escape(folder))?;
-    }
-    output.table(entries, with_values)
 }

@@ -10,17 +10,18 @@ use std::{ffi::OsString, time::Duration};
 use bytes::Bytes;
 use clap::Args;
 use tokio::time::Instant;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{
     arguments::{bytes, time_span},
+    backoff::Backoff,
     child::{Child, Signals, exit_by, exit_code},
     connection::{ConnectionFlags, Store},
     failure::{Failure, Result, describe, may_pass, say},
 };
 use crate::{
     model::duration_to_pb,
-    pb::{self, condition::Kind as Is, expiry::Kind as Expires},
+    pb::{self, EventKind, condition::Kind as Is, expiry::Kind as Expires, key_range},
 };
 
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -40,6 +41,9 @@ pub struct Lock {
     /// How long the lock outlives a holder that vanished; it is prolonged while the command runs.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time_span)]
     ttl: Duration,
+    /// Wait until the key is free: for ever, or for so long.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "3650d", value_parser = time_span)]
+    wait: Option<Duration>,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -91,35 +95,90 @@ impl Lock {
         Err(Failure::unavailable("LOCK_LOST: the command was ended before it was done: run it again"))
     }
 
+    /// Takes the lock, and waits for it where that was asked for.
     async fn take(&self) -> Result<Held> {
-        let store = self.connection.connect().await?;
-        let (nonce, request_id) = (rand::random::<u128>(), rand::random::<u128>());
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let owner = Bytes::from(format!("{host} process {} {nonce:032x}", std::process::id()));
-        let request = pb::PutRequest {
-            key: self.key.clone(),
-            value: owner.clone(),
-            expiry: Some(expiry(self.ttl)),
-            content_type: "text/plain".to_owned(),
-            conditions: vec![condition(Is::Exists(false))],
-            return_previous: false,
-            options: Some(pb::WriteOptions { request_id: format!("{request_id:032x}"), ..Default::default() }),
+        let mut held = self.wanted(self.connection.connect().await?);
+        let Some(wait) = self.wait else {
+            held.put().await?;
+            return Ok(held);
         };
-        let sent = Instant::now();
-        let done = store.clone().put(request).await?.into_inner();
-        Ok(Held {
-            store,
-            key: self.key.clone(),
-            owner,
-            version: done.version,
-            create_revision: done.result.unwrap_or_default().revision,
-            ttl: self.ttl,
-            good_until: sent + self.ttl,
-        })
+        match tokio::time::timeout(wait, held.put_when_free()).await {
+            Ok(Ok(())) => Ok(held),
+            Ok(Err(status)) => Err(status.into()),
+            Err(_) => Err(Failure::condition("KEY_EXISTS: another held the lock for all the time of --wait")),
+        }
+    }
+
+    /// What is to be held, before it is.
+    fn wanted(&self, store: Store) -> Held {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let owner = format!("{host} process {} {:032x}", std::process::id(), rand::random::<u128>());
+        let (key, now) = (self.key.clone(), Instant::now());
+        Held { store, key, owner: owner.into(), version: 0, create_revision: 0, ttl: self.ttl, good_until: now }
     }
 }
 
 impl Held {
+    /// Puts the key if it is absent.
+    async fn put(&mut self) -> Result<(), Status> {
+        let request_id = format!("{:032x}", rand::random::<u128>());
+        let request = pb::PutRequest {
+            key: self.key.clone(),
+            value: self.owner.clone(),
+            expiry: Some(expiry(self.ttl)),
+            content_type: "text/plain".to_owned(),
+            conditions: vec![condition(Is::Exists(false))],
+            return_previous: false,
+            options: Some(pb::WriteOptions { request_id, ..Default::default() }),
+        };
+        let sent = Instant::now();
+        let done = self.store.put(request).await?.into_inner();
+        self.version = done.version;
+        self.create_revision = done.result.unwrap_or_default().revision;
+        self.good_until = sent + self.ttl;
+        Ok(())
+    }
+
+    /// The same, as often as it takes: after each refusal the key is watched until it is gone.
+    async fn put_when_free(&mut self) -> Result<(), Status> {
+        let mut backoff = Backoff::new();
+        loop {
+            let refused = match self.put().await {
+                Ok(()) => return Ok(()),
+                Err(status) if status.code() == Code::AlreadyExists => self.wait_until_free().await,
+                Err(status) => Err(status),
+            };
+            match refused {
+                Ok(()) => {}
+                Err(status) if may_pass(&status) => tokio::time::sleep(backoff.next()).await,
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    async fn wait_until_free(&mut self) -> Result<(), Status> {
+        let read = self.store.get(pb::GetRequest { key: self.key.clone(), metadata_only: true }).await;
+        let held = match read {
+            Ok(read) => read.into_inner(),
+            Err(status) if status.code() == Code::NotFound => return Ok(()),
+            Err(status) => return Err(status),
+        };
+        let gone = [EventKind::Delete, EventKind::Expire, EventKind::Evict];
+        let request = pb::WatchRequest {
+            range: Some(pb::KeyRange { kind: Some(key_range::Kind::Key(self.key.clone())) }),
+            start_revision: held.store_revision + 1,
+            kinds: gone.map(Into::into).to_vec(),
+            ..Default::default()
+        };
+        let mut messages = self.store.watch(request).await?.into_inner();
+        while let Some(message) = messages.message().await? {
+            if !message.events.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(Status::unavailable("the server ended the stream"))
+    }
+
     /// Keeps the lock ours, for ever: ends only when it is lost, and says why.
     async fn keep(&mut self) -> String {
         let mut pause = self.ttl / TOUCH_PART;

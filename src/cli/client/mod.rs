@@ -1,21 +1,29 @@
 //! The client's commands: what a running server can be asked, over gRPC.
 
 mod arguments;
+mod backoff;
 mod child;
 mod connection;
 mod count;
 mod delete;
+mod event_command;
+mod export;
 mod failure;
 mod get;
+mod import;
+mod import_lines;
 mod increment;
 mod list;
 mod lock;
 mod output;
+mod progress;
 mod put;
 mod range;
+mod scan;
 mod table;
 mod touch;
 mod txn;
+mod watch;
 mod write;
 
 use std::process::ExitCode;
@@ -42,13 +50,15 @@ pub enum Command {
   tandem put leader me --if-absent          exit code 1 if there is one
   tandem put config new --if-version 3")]
     Put(put::Put),
-    /// Remove one key: exit code 1 if it is missing.
+    /// Remove one key, or a range: exit code 1 if the one key is missing.
     #[command(
         name = "del",
         after_help = "Examples:
   tandem del greeting
   tandem del greeting --previous            print what it held
-  tandem del leader --if-value me"
+  tandem del leader --if-value me
+  tandem del --prefix tmp: --dry-run        how many there are
+  tandem del --prefix tmp:"
     )]
     Delete(delete::Delete),
     /// Add to a number and print it.
@@ -74,6 +84,23 @@ pub enum Command {
   tandem list --start a --end n --descending
   tandem list --prefix user: --output json       as GET /v1/kv answers")]
     List(list::List),
+    /// Print all keys of a range in order, however many.
+    #[command(after_help = "Examples:
+  tandem scan --prefix user: --keys-only
+  tandem scan --all | head
+  tandem scan --prefix user: --output json       a line each, as GET /v1/kv streams NDJSON")]
+    Scan(scan::Scan),
+    /// Print changes as they happen.
+    #[command(after_help = "\
+A connection that breaks off is made again, and watching goes on at the next revision: nothing is missed or told twice.
+
+Examples:
+  tandem watch config
+  tandem watch --prefix user: --initial-state    what there is, then what changes
+  tandem watch --all --from 1200                 from a revision on
+  tandem watch --prefix job: --kinds put --output json
+  tandem watch config --exec 'cat > /etc/app.conf && systemctl reload app'")]
+    Watch(watch::Watch),
     /// Print how many keys there are.
     #[command(after_help = "Examples:
   tandem count --all
@@ -95,8 +122,27 @@ When the lock is lost, because the key was deleted or the server did not answer 
 
 Examples:
   tandem lock nightly-report -- ./report.sh
+  tandem lock leader --wait -- ./serve.sh           wait until the key is free; --wait=30s no longer than that
   tandem lock deploy --ttl 30s -- sh -c 'deploy --fence $TANDEM_FENCE'")]
     Lock(lock::Lock),
+    /// Print a range as NDJSON, to be imported elsewhere.
+    #[command(after_help = "\
+Each batch is exact at its own revision. What is not whole has no end mark in its last line.
+
+Examples:
+  tandem export > everything.ndjson
+  tandem export --prefix user: | gzip > users.ndjson.gz")]
+    Export(export::Export),
+    /// Write what an export holds.
+    #[command(after_help = "\
+Keys, values, content types and times of expiry are those of the export; revisions and versions are new. A batch that
+was not answered is tried again and never written twice. Exit code 2 if a line cannot be taken: those before it are in.
+
+Examples:
+  tandem import everything.ndjson
+  gunzip < users.ndjson.gz | tandem import -
+  tandem export --endpoint http://old:16701 | tandem import --endpoint http://new:16701")]
+    Import(import::Import),
 }
 
 impl Command {
@@ -124,6 +170,10 @@ impl Command {
             Self::Count(count) => count.run().await,
             Self::Txn(txn) => txn.run().await,
             Self::Lock(lock) => lock.run().await,
+            Self::Scan(scan) => scan.run().await,
+            Self::Watch(watch) => watch.run().await,
+            Self::Export(export) => export.run().await,
+            Self::Import(import) => import.run().await,
         }
     }
 }

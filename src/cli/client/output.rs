@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{failure::Result, table::Table};
-use crate::pb;
+use crate::api::rest::ScanItem;
 
 /// How answers look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,17 +41,18 @@ pub struct Output {
 impl OutputFlags {
     /// Standard output in this format.
     pub fn open(&self) -> Output {
-        let stdout = io::stdout().lock();
-        let fitting = if stdout.is_terminal() { Format::Text } else { Format::Raw };
-        Output {
-            format: self.output.unwrap_or(fitting),
-            table: Table::new(stdout.is_terminal()),
-            out: BufWriter::new(stdout),
-        }
+        let fitting = if io::stdout().is_terminal() { Format::Text } else { Format::Raw };
+        Output::new(self.output.unwrap_or(fitting))
     }
 }
 
 impl Output {
+    /// Standard output in this format.
+    pub fn new(format: Format) -> Self {
+        let stdout = io::stdout().lock();
+        Self { format, table: Table::new(stdout.is_terminal()), out: BufWriter::new(stdout) }
+    }
+
     /// The format.
     pub fn format(&self) -> Format {
         self.format
@@ -75,25 +76,29 @@ impl Output {
         Ok(())
     }
 
-    /// Keys, and values unless only keys were asked for, raw: a line each, a tab between.
-    pub fn raw_entries(&mut self, entries: &[pb::Entry], with_values: bool) -> Result<()> {
-        for entry in entries {
-            self.bytes(&entry.key)?;
-            if with_values {
-                self.bytes(b"\t")?;
-                self.bytes(&entry.value)?;
-            }
-            self.bytes(b"\n")?;
+    /// Keys, and values unless only keys were asked for, as text in aligned columns or raw: a line each, a tab between.
+    pub fn items(&mut self, items: &[ScanItem<'_>], with_values: bool) -> Result<()> {
+        if self.format == Format::Raw {
+            return items.iter().try_for_each(|item| self.raw_item(item, with_values));
+        }
+        for line in self.table.lines(items, with_values) {
+            writeln!(self.out, "{line}")?;
         }
         Ok(())
     }
 
-    /// Entries in aligned columns.
-    pub fn table(&mut self, entries: &[pb::Entry], with_values: bool) -> Result<()> {
-        for line in self.table.lines(entries, with_values) {
-            writeln!(self.out, "{line}")?;
+    fn raw_item(&mut self, item: &ScanItem<'_>, with_values: bool) -> Result<()> {
+        match item {
+            ScanItem::CommonPrefix(prefix) => self.bytes(prefix)?,
+            ScanItem::Entry(entry) => {
+                self.bytes(&entry.key)?;
+                if with_values {
+                    self.bytes(b"\t")?;
+                    self.bytes(&entry.value)?;
+                }
+            }
         }
-        Ok(())
+        self.bytes(b"\n")
     }
 
     /// Hands on what was written, so that a reader sees it now.

@@ -42,9 +42,21 @@ impl RangeFlags {
         Some(pb::KeyRange { kind: Some(kind) })
     }
 
+    /// Whether this is every key without saying so.
+    pub fn is_all_unsaid(&self) -> bool {
+        let empty = |bytes: &Option<Bytes>| bytes.as_ref().is_none_or(Bytes::is_empty);
+        let given = self.prefix.is_some() || self.start.is_some() || self.end.is_some();
+        given && empty(&self.prefix) && empty(&self.start) && empty(&self.end)
+    }
+
     /// As the schema says it; it is usage that none was given.
     pub fn required(&self) -> Result<pb::KeyRange> {
         let missing = "which keys? Give --prefix PREFIX, --start KEY and --end KEY, or --all";
         self.given().ok_or_else(|| Failure::usage(missing))
     }
+}
+
+/// Every key.
+pub fn all() -> pb::KeyRange {
+    pb::KeyRange { kind: Some(Kind::All(true)) }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use console::Alignment;
 use console::{Term, measure_text_width, pad_str, truncate_str};
 
-use crate::{api::rest::time_text, pb};
+use crate::api::rest::{ScanItem, time_text};
 
 const COLUMNS: [&str; 5] = ["KEY", "VERSION", "REVISION", "EXPIRES", "VALUE"];
 /// A column of keys grows to this; longer keys push their own line's columns on.
@@ -30,9 +30,9 @@ impl Table {
         Self { widths: [16, 7, 8, 7], line_width, head_shown: false }
     }
 
-    /// The lines of these entries.
-    pub fn lines(&mut self, entries: &[pb::Entry], with_values: bool) -> Vec<String> {
-        let rows: Vec<_> = entries.iter().map(cells).collect();
+    /// The lines of these entries and folded prefixes.
+    pub fn lines(&mut self, items: &[ScanItem<'_>], with_values: bool) -> Vec<String> {
+        let rows: Vec<_> = items.iter().map(cells).collect();
         for (column, width) in self.widths.iter_mut().enumerate() {
             let most = if column == 0 { KEY_WIDTH_MAX } else { usize::MAX };
             let widest = rows.iter().map(|row| measure_text_width(&row[column])).max().unwrap_or(0);
@@ -58,11 +58,25 @@ impl Table {
     }
 }
 
-fn cells(entry: &pb::Entry) -> [String; 5] {
+fn cells(item: &ScanItem<'_>) -> [String; 5] {
+    let entry = match item {
+        ScanItem::Entry(entry) => entry,
+        ScanItem::CommonPrefix(prefix) => {
+            return [escape(prefix), String::new(), String::new(), String::new(), String::new()];
+        }
+    };
     let expires = entry.expire_time.as_ref().and_then(time_text).unwrap_or_else(|| "never".to_owned());
-    // Of a long value only the beginning can be shown.
-    let shown = entry.value.len().min(4 * 1024);
-    [escape(&entry.key), entry.version.to_string(), entry.revision.to_string(), expires, escape(&entry.value[..shown])]
+    [escape(&entry.key), entry.version.to_string(), entry.revision.to_string(), expires, beginning(&entry.value)]
+}
+
+/// What a value begins with: of a long one no more can be shown.
+fn beginning(value: &[u8]) -> String {
+    escape(&value[..value.len().min(4 * 1024)])
+}
+
+/// A value in a few words.
+pub fn preview(value: &[u8]) -> String {
+    truncate_str(&beginning(value), VALUE_WIDTH, "…").into_owned()
 }
 
 /// Text as it is, and what cannot be printed escaped: no byte of a key or a value steers the terminal.
@@ -85,6 +99,7 @@ pub fn escape(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb;
 
     fn entry(key: &'static [u8], value: &'static [u8]) -> pb::Entry {
         pb::Entry { key: key.into(), value: value.into(), version: 1, revision: 7, ..Default::default() }
@@ -100,19 +115,23 @@ mod tests {
     #[test]
     fn columns_stand_in_line_and_the_head_comes_once() {
         let mut table = Table::new(false);
-        let lines = table.lines(&[entry(b"a", b"1"), entry(b"a-key-of-twenty-bytes", b"2")], true);
+        let lines = table.lines(
+            &[ScanItem::Entry(&entry(b"a", b"1")), ScanItem::Entry(&entry(b"a-key-of-twenty-bytes", b"2"))],
+            true,
+        );
         assert_eq!(lines.len(), 3);
         let value_at = lines[0].find("VALUE").unwrap();
         assert!(lines[1..].iter().all(|line| line.len() == value_at + 1), "{lines:#?}");
-        let more = table.lines(&[entry(b"b", b"3")], true);
+        let more = table.lines(&[ScanItem::Entry(&entry(b"b", b"3"))], true);
         assert_eq!((more.len(), more[0].find('3')), (1, Some(value_at)));
     }
 
     #[test]
     fn a_long_value_is_cut_and_keys_alone_need_no_value() {
         let mut table = Table::new(false);
-        let lines = table.lines(&[pb::Entry { value: vec![b'x'; 10_000].into(), ..entry(b"a", b"") }], true);
+        let lines =
+            table.lines(&[ScanItem::Entry(&pb::Entry { value: vec![b'x'; 10_000].into(), ..entry(b"a", b"") })], true);
         assert!(lines[1].ends_with("x…") && lines[1].chars().count() < 120, "{lines:#?}");
-        assert!(table.lines(&[entry(b"a", b"hidden")], false)[0].ends_with("never"));
+        assert!(table.lines(&[ScanItem::Entry(&entry(b"a", b"hidden"))], false)[0].ends_with("never"));
     }
 }

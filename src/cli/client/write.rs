@@ -12,7 +12,7 @@ use super::{
     output::{Format, Output},
 };
 use crate::{
-    api::rest::EntryJson,
+    api::rest::{EntryJson, ScanItem},
     model::duration_to_pb,
     pb::{self, condition::Kind as Is, expiry::Kind as Expires},
 };
@@ -192,7 +192,7 @@ impl Written {
             },
             Format::Text => {
                 output.line(self.sentence())?;
-                self.previous.as_ref().map_or(Ok(()), |entry| output.table(std::slice::from_ref(entry), true))
+                self.previous.as_ref().map_or(Ok(()), |entry| output.items(&[ScanItem::Entry(entry)], true))
             }
         }
     }
