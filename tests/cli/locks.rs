@@ -80,7 +80,7 @@ fn the_exit_code_is_the_commands() {
 #[test]
 fn a_lock_is_kept_alive_for_longer_than_its_time_to_live() {
     let store = Store::start();
-    let holder = Holder::start(&store, &["--ttl", "1s"]);
+    let holder = Holder::start(&store, &["--ttl", "2s"]);
     let expires = || store.run(&["get", "the-lock", "-o", "json"]).done().json()["expire_time"].to_string();
     let (first, mut changes, mut last) = (expires(), 0, expires());
     while changes < 4 {

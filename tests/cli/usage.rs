@@ -54,6 +54,40 @@ fn a_server_that_does_not_answer_is_exit_code_69() {
 }
 
 #[test]
+fn another_listener_is_told_from_the_right_one() {
+    let store = Store::start();
+    let ran = store.run(&["get", "k", "--endpoint", &store.server.http]).ends(69);
+    assert!(ran.err.starts_with("tandem: UNIMPLEMENTED: ") && ran.err.contains("16701"), "{ran:?}");
+}
+
+/// Runs a line of shell on a terminal, if there is a program that makes one.
+fn on_terminal(store: &Store, line: &str) -> Option<String> {
+    let program = support::binary().display().to_string();
+    let mut script = Command::new("script");
+    script.args(["-qec", &line.replace("tandem ", &format!("{program} ")), "/dev/null"]).stdin(Stdio::null());
+    script.env("TANDEM_ENDPOINT", &store.server.grpc).env("SHELL", "/bin/sh").current_dir(store.directory.path());
+    let ran = crate::ran(script.output().ok()?).done();
+    Some(ran.text().replace("\r\n", "\n"))
+}
+
+#[test]
+fn a_terminal_gets_text_and_no_byte_of_a_value_steers_it() {
+    let store = Store::start();
+    store.run_with_input(&["put", "k", "-"], b"\x1b[2Jred\xff").done();
+    let Some(value) = on_terminal(&store, "tandem get k") else {
+        println!("skipped: script is not there");
+        return;
+    };
+    assert_eq!(value, "\\u{1b}[2Jred\\xff\n");
+    let table = on_terminal(&store, "tandem list --all").unwrap();
+    assert!(table.starts_with("KEY ") && table.contains("\\u{1b}[2Jred"), "{table:?}");
+    // A bar is drawn beside what goes into a file, and goes.
+    let drawn = on_terminal(&store, "tandem export > all.ndjson").unwrap();
+    assert!(drawn.contains("tandem: exported 1 entries"), "{drawn:?}");
+    assert_eq!(std::fs::read_to_string(store.directory.path().join("all.ndjson")).unwrap().lines().count(), 2);
+}
+
+#[test]
 fn wrong_usage_is_exit_code_64() {
     for arguments in [
         &["get"][..],

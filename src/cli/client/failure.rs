@@ -16,6 +16,9 @@ pub const EXIT_UNAVAILABLE: u8 = 69;
 const NO_ANSWER: &str = "DEADLINE: no answer came within the time of --timeout: whether a write happened is not known; \
                          repeat it with the same --request-id, or read first";
 
+const NOT_TANDEM: &str = "UNIMPLEMENTED: what answers there does not know this call: name Tandem's gRPC listener (port \
+                          16701, unless configured) of a server that is as new as this program";
+
 /// What ends a command: a line for standard error, unless all was said, and an exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -92,6 +95,9 @@ pub fn describe(status: &Status) -> String {
             status.message().to_owned()
         }
         (Code::Cancelled, _) => NO_ANSWER.to_owned(),
+        // What answers in HTTP without gRPC, as the REST listener does, is a breach of protocol to tonic.
+        (Code::Unimplemented, _) => NOT_TANDEM.to_owned(),
+        (Code::Internal, _) if status.message().starts_with("protocol error") => NOT_TANDEM.to_owned(),
         (code, None) => format!("{}: {}", code_name(code), status.message()),
         (code, Some(cause)) => format!("{}: {}", code_name(code), innermost(cause)),
     }
@@ -114,7 +120,6 @@ fn code_name(code: Code) -> &'static str {
     match code {
         Code::Unavailable => "UNAVAILABLE",
         Code::DeadlineExceeded => "DEADLINE",
-        Code::Unimplemented => "UNIMPLEMENTED",
         Code::ResourceExhausted | Code::OutOfRange => "REQUEST_TOO_LARGE",
         _ => "INTERNAL",
     }
