@@ -1,4 +1,4 @@
-"""Clients of both doors that make every panel move: reads and writes, misses, refusals, held requests."""
+"""Clients of both doors that make every panel move: reads and writes, misses, refusals, held requests, a watch."""
 
 import contextlib
 import http.client
@@ -52,6 +52,18 @@ def held(address, ending):
         connection.close()
 
 
+def watching(address, ending):
+    """A watcher that reads along."""
+    while not ending.wait(0.05):
+        connection = http.client.HTTPConnection(address, timeout=10)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/v1/watch?prefix=load/")
+            changes = connection.getresponse()
+            while not ending.is_set() and changes.readline():
+                pass
+        connection.close()
+
+
 def rpc(address, ending):
     """What a gRPC client does, over and over on one channel."""
     with grpc.insecure_channel(address, [("grpc.max_reconnect_backoff_ms", 200)]) as channel:
@@ -70,7 +82,8 @@ def rpc(address, ending):
 def running(http_address, grpc_address):
     """All of them, for as long as the block runs."""
     ending = threading.Event()
-    clients = [(rest, http_address), (rest, http_address), (held, http_address), (rpc, grpc_address)]
+    clients = [(rest, http_address), (rest, http_address), (held, http_address), (watching, http_address)]
+    clients.append((rpc, grpc_address))
     threads = [threading.Thread(target=client, args=(address, ending)) for client, address in clients]
     for thread in threads:
         thread.start()
