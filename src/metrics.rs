@@ -157,6 +157,7 @@ struct Operations([[[AtomicU64; REASONS]; Protocol::ALL.len()]; Operation::ALL.l
 /// Gauges that the log thread sets and a scrape reads.
 #[derive(Default)]
 struct Gauges {
+    ready: AtomicU64,
     queue_depth: AtomicU64,
     written_bytes: AtomicU64,
     keys: AtomicU64,
@@ -446,6 +447,11 @@ impl Metrics {
         self.0.gauges.snapshot_failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Whether requests may be sent here.
+    pub fn ready(&self, ready: bool) {
+        self.0.gauges.ready.store(u64::from(ready), Ordering::Relaxed);
+    }
+
     /// Everything in Prometheus' text format, with its content type.
     pub fn render(&self) -> Result<(String, Vec<u8>), MetricsError> {
         let encoder = TextEncoder::new();
@@ -551,6 +557,7 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
             .with_callback(move |observer| observer.observe(read(&gauges).load(Ordering::Relaxed), &[]))
             .build();
     };
+    gauge("tandem.ready", "", "1 where requests may be sent here, as /readyz says; else 0.", |gauges| &gauges.ready);
     gauge("tandem.commit.queue.depth", "{write}", "Writes that wait for the log.", |gauges| &gauges.queue_depth);
     gauge("tandem.keys", "{key}", "Entries in the store.", |gauges| &gauges.keys);
     gauge("tandem.data", "By", "Bytes of the keys and values in the store.", |gauges| &gauges.data_bytes);
@@ -659,6 +666,7 @@ mod tests {
         for name in [
             "tandem_operations_total{operation=\"put\",protocol=\"grpc\",reason=\"OK\"} 0",
             "tandem_wal_written_bytes_total 0",
+            "tandem_ready 0",
             "tandem_commit_queue_depth 0",
             "tandem_keys 0",
             "tandem_data_bytes 0",

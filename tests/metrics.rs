@@ -43,6 +43,7 @@ async fn a_used_server_exports_clean_and_complete_metrics() {
         "tandem_operations_total{operation=\"touch\",protocol=\"http\",reason=\"OK\"} 1",
         "rpc_server_call_duration_seconds_count{rpc_method=\"tandem.v1.KvService/Get\",rpc_response_status_code=\"NOT_FOUND\",rpc_system_name=\"grpc\"} 1",
         "tandem_wait_duration_seconds_count 1",
+        "tandem_ready 1",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
