@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from chart import CHART, EVERYTHING, helm
-from conftest import ROOT, absent, run
+from conftest import ROOT, run
 from test_chart import COMBINATIONS
 
 
@@ -43,7 +43,8 @@ def cluster():
     """An API server and its store, started by the shared script and killed at the end."""
     up = pathlib.Path(os.environ.get("TANDEM_KUBE", ROOT.parent / "shared/kube")) / "up.sh"
     if not up.exists():
-        absent(f"{up} is not there: no Kubernetes API to try the chart on")
+        # It belongs to the project's machines, not to a clone elsewhere.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{up} is not there: no Kubernetes API to try the chart on")
     directory = pathlib.Path(os.environ["TANDEM_TOOLS"]) / "kubernetes"
     started = run("bash", up, directory)
     try:
