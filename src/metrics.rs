@@ -165,6 +165,7 @@ struct Gauges {
     revision: AtomicU64,
     request_window_ms: AtomicU64,
     recovery_us: AtomicU64,
+    recovery_cut_bytes: AtomicU64,
     watchers: AtomicU64,
     watch_events: AtomicU64,
     watch_dropped: AtomicU64,
@@ -422,10 +423,11 @@ impl Metrics {
         self.0.gauges.watch_history_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// The start's recovery took this long.
-    pub fn recovered(&self, elapsed: Duration) {
+    /// The start's recovery took this long, and cut so many torn bytes off the log.
+    pub fn recovered(&self, elapsed: Duration, cut_bytes: u64) {
         let recovery_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         self.0.gauges.recovery_us.store(recovery_us, Ordering::Relaxed);
+        self.0.gauges.recovery_cut_bytes.store(cut_bytes, Ordering::Relaxed);
     }
 
     /// A snapshot was taken.
@@ -558,6 +560,9 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
             .build();
     };
     gauge("tandem.ready", "", "1 where requests may be sent here, as /readyz says; else 0.", |gauges| &gauges.ready);
+    gauge("tandem.recovery.cut", "By", "Torn bytes that the start cut off the log.", |gauges| {
+        &gauges.recovery_cut_bytes
+    });
     gauge("tandem.commit.queue.depth", "{write}", "Writes that wait for the log.", |gauges| &gauges.queue_depth);
     gauge("tandem.keys", "{key}", "Entries in the store.", |gauges| &gauges.keys);
     gauge("tandem.data", "By", "Bytes of the keys and values in the store.", |gauges| &gauges.data_bytes);
@@ -667,6 +672,7 @@ mod tests {
             "tandem_operations_total{operation=\"put\",protocol=\"grpc\",reason=\"OK\"} 0",
             "tandem_wal_written_bytes_total 0",
             "tandem_ready 0",
+            "tandem_recovery_cut_bytes 0",
             "tandem_commit_queue_depth 0",
             "tandem_keys 0",
             "tandem_data_bytes 0",

@@ -183,7 +183,8 @@ impl Engine {
             keys: store.totals().keys,
             revision: applier.state().revision(),
         };
-        shared.metrics.recovered(opened.elapsed);
+        let cut_bytes = opened.recovery.tear.as_ref().map_or(0, |tear| tear.bytes_cut);
+        shared.metrics.recovered(opened.elapsed, cut_bytes);
         let weak_sync = match options.sync {
             SyncMode::Always | SyncMode::Interval => WeakSync::Within(options.sync_interval),
             SyncMode::Never => WeakSync::Watched(options.sync_interval),

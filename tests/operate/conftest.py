@@ -47,11 +47,19 @@ class Server:
         command = [binary(), "--data-dir", data, *(part for flag in flags for part in flag)]
         self.log = open(log, "ab")
         self.process = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=self.log, text=True, cwd=data.parent
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            cwd=data.parent,
+            # Snapshots are usually taken after 256 MiB of log: too long to wait for.
+            env={**os.environ, "TANDEM__SNAPSHOT__INTERVAL": "1s"},
         )
-        banner = self.process.stdout.readline()
-        found = re.search(r"REST http://(\S+), gRPC (\S+), ops http://(\S+)", banner)
-        assert found, f"no banner but {banner!r}; see {log}"
+        found = None
+        while not found:
+            line = self.process.stdout.readline()
+            assert line, f"it ended without a banner; see {log}"
+            found = re.search(r"REST http://(\S+), gRPC (\S+), ops http://(\S+)", line)
         self.http, self.grpc, self.ops = found.groups()
 
     def stop(self):
