@@ -64,6 +64,9 @@ pub const IMPORT_BATCH_BYTES: usize = MIB;
 pub const IMPORT_LINE_BYTES_MAX: usize = 6 * (KEY_BYTES_MAX + VALUE_BYTES_MAX + KIB);
 /// Largest value or transaction that the command line reads from a file or standard input.
 pub const CLIENT_INPUT_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+/// Of a body that was refused already so much is read and dropped: most HTTP/1 clients look for the answer only once they
+/// have sent it all, and a connection closed under them would lose it.
+pub const DRAINED_BODY_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 /// Smaller JSON bodies and messages are not worth compressing.
 pub const COMPRESSED_BODY_BYTES_MIN: u64 = KIB as u64;
 /// A larger answer is not written as JSON on the core that serves.

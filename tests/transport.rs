@@ -132,6 +132,8 @@ async fn grpc_web_refusals_have_their_reason_in_the_headers() {
         (GET, WEB, framed(&get("absent")), "KEY_NOT_FOUND"),
         (PUT, WEB, framed(&put("", "")), "KEY_EMPTY"),
         (PUT, WEB, framed(&put("a", &large)), "VALUE_TOO_LARGE"),
+        // Refused by its length alone: the client is still sending then.
+        (PUT, WEB, framed(&put("a", &large.repeat(12))), "VALUE_TOO_LARGE"),
         (PUT, WEB, vec![0, 0, 0, 0, 2, 0xff, 0xff], "MALFORMED"),
         (PUT, WEB_TEXT, b"no base64!".to_vec(), "MALFORMED"),
         ("/tandem.v1.KvService/Nothing", WEB, framed(&get("a")), "ROUTE_NOT_FOUND"),
@@ -185,6 +187,9 @@ async fn plain_http_on_the_grpc_port_is_told_what_the_port_speaks() {
         assert!(problem["detail"].as_str().unwrap().contains(part), "{method} {headers:?}: {problem}");
         assert!(answer.header("kv-trace-id").is_some());
     }
+    // The answer reaches whoever still sends, too.
+    let large = send(&client, "POST", &url, &[("content-type", "application/json")], &vec![b'x'; 8 << 20]).await;
+    assert_eq!(large.status, 415);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,7 @@ use super::{
     dialect::{Dialect, plain_refusal},
     method::Method,
     refusal::{DETAILS, explain},
+    rest_of_body::{Lent, lend},
     status::to_status,
 };
 use crate::{
@@ -58,6 +59,7 @@ impl Door {
 
     async fn respond(&self, request: Request<Incoming>, trace: TraceId) -> Response<Body> {
         let started = Instant::now();
+        let (request, rest) = lend(request);
         let method = Method::of(request.uri().path());
         let mut closing = Closing { service: self.service.clone(), method, trace, started, deadline: None };
         let mut response = match Dialect::of(&request) {
@@ -70,6 +72,7 @@ impl Door {
             },
             Err(error) => plain_refusal(closing.count(error)),
         };
+        rest.drain(self.service.limits().body_timeout).await;
         let refusal = Status::from_header_map(response.headers());
         let code = refusal.as_ref().map_or(Code::Ok, Status::code);
         if !method.streams {
@@ -84,7 +87,7 @@ impl Door {
     }
 
     /// What can be told from the headers alone: the call, and when its client gives a stream up.
-    fn admit(&self, request: &Request<Incoming>, started: Instant) -> Result<(Call, Option<Instant>), Error> {
+    fn admit(&self, request: &Request<Lent>, started: Instant) -> Result<(Call, Option<Instant>), Error> {
         let limits = self.service.limits();
         check_header_bytes(request, limits)?;
         let asked = timeout_of(request.headers())?;
@@ -95,7 +98,7 @@ impl Door {
 
     async fn call(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Lent>,
         dialect: Dialect,
         call: Call,
         closing: &Closing,
@@ -123,7 +126,7 @@ impl Door {
 
     async fn answer_of_routes(
         &self,
-        mut request: Request<Incoming>,
+        mut request: Request<Lent>,
         dialect: Dialect,
         closing: &Closing,
     ) -> Result<Response<Body>, Infallible> {
@@ -176,7 +179,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A stream of another service waits for its messages as long as it likes.
 const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 
-fn check_header_bytes(request: &Request<Incoming>, limits: &Limits) -> Result<(), Error> {
+fn check_header_bytes(request: &Request<Lent>, limits: &Limits) -> Result<(), Error> {
     // As HTTP/2 counts: 32 bytes for each field.
     let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 32);
     let bytes = request.uri().path().len() + fields.sum::<usize>();

@@ -10,12 +10,9 @@ use http_body_util::BodyExt as _;
 
 use crate::{
     error::{Error, Reason, Result},
-    limits::{Limits, REQUEST_BYTES_MAX},
+    limits::{DRAINED_BODY_BYTES_MAX, Limits},
     service::Share,
 };
-
-/// Of a body that is too large, so much is read before the connection is closed under its sender.
-const DRAIN_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
 
 /// How large a body may be, and what it is when it is larger.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +78,7 @@ async fn collect(mut body: Body, bound: Bound<'_>, share: &Share) -> Result<Byte
             // Read on a while without keeping anything: most clients look for the answer only once they have sent it
             // all, and a connection closed under them would lose it.
             (first, all) = (Bytes::new(), BytesMut::new());
-            if read_bytes > DRAIN_BYTES_MAX {
+            if read_bytes > DRAINED_BODY_BYTES_MAX {
                 return Err(bound.passed());
             }
             continue;
