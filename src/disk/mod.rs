@@ -8,6 +8,7 @@ mod lock_file;
 mod preparer;
 mod progress;
 mod recovery;
+mod restored;
 mod segment;
 pub mod simulated;
 pub mod snapshot;
@@ -17,7 +18,10 @@ pub use self::{
     file_system::{File, FileSystem, RealFileSystem},
     header::StoreId,
     progress::{Phase, Progress, Step},
-    recovery::{Recovering, Recovery, RecoveryError, RecoveryErrorKind, Replayed, SnapshotUsed, Tear, open},
+    recovery::{
+        Recovering, Recovery, RecoveryError, RecoveryErrorKind, Replayed, SnapshotUsed, Tear, check, open, read_log,
+    },
+    restored::{FirstRecord, create_log},
     wal::{Syncer, Wal, WalError, WalOptions, Written},
 };
 

@@ -11,6 +11,7 @@ pub mod completion;
 mod expirer;
 pub mod judge;
 mod log;
+pub mod offline;
 pub mod phases;
 mod queue;
 mod snapshot;
@@ -60,7 +61,7 @@ use self::{
 };
 use crate::{
     config::{SnapshotPolicy, SyncMode},
-    disk::{self, FileSystem, Recovering, Recovery, RecoveryError, Replayed, WalOptions, snapshot::Reader},
+    disk::{self, File, FileSystem, Recovering, Recovery, RecoveryError, Replayed, WalOptions, snapshot::Reader},
     error::{Error, Outcome, Reason, Result},
     limits::{Limits, OFFSET_STEP_UNCLEAN},
     metrics::Metrics,
@@ -382,6 +383,13 @@ impl Engine {
         self.snapshots.take().await
     }
 
+    /// Takes a snapshot and opens it, to be streamed as a backup: readable to its end, even if its name goes meanwhile.
+    pub async fn backup(&self) -> Result<(SnapshotInfo, Arc<dyn File>)> {
+        let taken = self.snapshot().await?;
+        let file = self.snapshots.open(&taken)?;
+        Ok((taken, file))
+    }
+
     /// The last snapshot, and what is wrong with snapshots.
     pub fn snapshot_status(&self) -> SnapshotStatus {
         self.snapshots.status()
@@ -529,8 +537,7 @@ fn recover(
     waiters: Arc<Waiters>,
     hub: Arc<Hub>,
 ) -> Result<(disk::Wal, Applier, Recovery), RecoveryError> {
-    let applier = Applier::new(Arc::default(), Arc::clone(&waiters), Arc::clone(&hub));
-    let mut restoring = Restoring { applier, waiters, hub };
+    let mut restoring = Restoring::new(waiters, hub);
     let wal_options =
         WalOptions { segment_bytes: options.segment_bytes, store_directory: options.data_directory.clone() };
     let (wal, recovery) = disk::open(file_system, wal_options, &mut restoring, &options.progress)?;
@@ -538,10 +545,23 @@ fn recover(
 }
 
 /// A state on its way back from disk.
+#[derive(Debug)]
 struct Restoring {
     applier: Applier,
     waiters: Arc<Waiters>,
     hub: Arc<Hub>,
+}
+
+impl Restoring {
+    /// An empty state.
+    fn new(waiters: Arc<Waiters>, hub: Arc<Hub>) -> Self {
+        Self { applier: Applier::new(Arc::default(), Arc::clone(&waiters), Arc::clone(&hub)), waiters, hub }
+    }
+
+    /// An empty state that nobody waits for or watches.
+    fn offline() -> Self {
+        Self::new(Arc::new(Waiters::new(0)), Arc::new(Hub::new(&Limits::default())))
+    }
 }
 
 impl Recovering for Restoring {

@@ -54,7 +54,7 @@ use super::{
     file_system::FileSystem,
     lock_file,
     progress::Progress,
-    segment::{self, Header},
+    segment::{self, Header, StoreId},
     snapshot::{Reader, folder},
     wal::{Wal, WalOptions},
 };
@@ -151,41 +151,23 @@ pub fn open(
         fs.sync_directory(above).map_err(|error| RecoveryError::io(above, error))?;
     }
     let lock = lock_file::take(fs, &options.store_directory)?;
-    let (names, mut leftovers) = sort_out(fs, &directory)?;
-    let snapshots = options.store_directory.join(folder::FOLDER);
-    let found = folder::list(fs, &snapshots).map_err(|error| RecoveryError::io(&snapshots, error))?;
-    if let Some(strange) = found.strange.first() {
-        let reason = "a file that is not Tandem's lies in the folder of snapshots".to_owned();
-        return Err(RecoveryError::new(RecoveryErrorKind::Foreign, strange, None, reason));
-    }
-    leftovers.extend(found.leftovers.iter().cloned());
-    let (header, active, recovery) = match names.first() {
-        None if found.snapshots.is_empty() && found.damaged.is_empty() => {
+    let (header, active, recovery, leftovers) = match look(fs, &options.store_directory, state, progress)? {
+        Looked { found: None, leftovers } => {
             let header = Header { sequence: 1, store_id: rand::random(), first_index: 1 };
             let bytes = SEGMENT_FIRST_BYTES.min(options.segment_bytes);
             let active = segments::create_first(fs, &directory, &header, bytes)
                 .map_err(|error| RecoveryError::io(&directory, error))?;
-            (header, active, Recovery { clean: true, new_store: true, ..NOTHING })
+            (header, active, Recovery { clean: true, new_store: true, ..NOTHING }, leftovers)
         }
-        None => {
-            let reason = "the log is missing: there are snapshots, and not one segment".to_owned();
-            return Err(RecoveryError::new(RecoveryErrorKind::Gap, &directory, None, reason));
-        }
-        Some((begins, first)) => {
-            let (last_begins, last) = names.last().map_or((begins, first), |(begins, name)| (begins, name));
-            // If it cannot be read, the reading of the whole segment says why.
-            let header = segments::read_header(fs, &directory.join(last), *last_begins).ok();
-            let store_id = header.map(|header| header.store_id);
-            let log = LogFound { begins: *begins, first_segment: directory.join(first), store_id };
-            let (snapshot, damaged) = snapshots::load_newest(fs, &found, &log, state, progress)?;
-            let base_index = snapshot.map_or(0, |snapshot| snapshot.index);
-            let (header, active, recovery) = segments::recover(fs, &directory, &names, base_index, state, progress)?;
-            (header, active, Recovery { snapshot, damaged, ..recovery })
+        Looked { found: Some(found), leftovers } => {
+            let (header, recovery) = (found.header, found.recovery.clone());
+            (header, segments::activate(fs, &directory, found)?, recovery, leftovers)
         }
     };
     // Only now: a start that is refused changes nothing.
     tidy(fs, &leftovers)?;
     for damaged in &recovery.damaged {
+        let snapshots = options.store_directory.join(folder::FOLDER);
         folder::put_aside(fs, &snapshots, &damaged.file).map_err(|error| RecoveryError::io(&damaged.file, error))?;
     }
     let wal = Wal::new(
@@ -203,6 +185,86 @@ pub fn open(
         wal.mark().map_err(|error| RecoveryError::io(&directory, error))?;
     }
     Ok((wal, recovery))
+}
+
+/// Reads everything that a start would read and changes nothing. `None`: there is no store yet. The server is stopped.
+pub fn check(
+    fs: &dyn FileSystem,
+    store_directory: &Path,
+    state: &mut dyn Recovering,
+    progress: &Progress,
+) -> Result<Option<Recovery>, RecoveryError> {
+    let _lock = lock_file::take(fs, store_directory)?;
+    Ok(look(fs, store_directory, state, progress)?.found.map(|found| found.recovery))
+}
+
+/// Reads the segments in a folder, which may be an archive, behind record `base_index`. Gives the store they belong to.
+pub fn read_log(
+    fs: &dyn FileSystem,
+    directory: &Path,
+    base_index: u64,
+    state: &mut dyn Recovering,
+    progress: &Progress,
+) -> Result<(StoreId, Recovery), RecoveryError> {
+    let (names, _) = sort_out(fs, directory)?;
+    match names.first() {
+        Some((begins, _)) if *begins <= base_index + 1 => {
+            let found = segments::recover(fs, directory, &names, base_index, state, progress)?;
+            Ok((found.header.store_id, found.recovery))
+        }
+        Some((begins, first)) => {
+            let reason =
+                format!("the log begins at index {begins}, and {} was to come: segments are missing", base_index + 1);
+            Err(RecoveryError::new(RecoveryErrorKind::Gap, &directory.join(first), None, reason))
+        }
+        None => {
+            let reason = "there is not one segment of a log".to_owned();
+            Err(RecoveryError::new(RecoveryErrorKind::Gap, directory, None, reason))
+        }
+    }
+}
+
+/// What lies in a data directory.
+struct Looked {
+    /// The log and what came of it; `None`: there is no store yet.
+    found: Option<segments::Found>,
+    leftovers: Vec<PathBuf>,
+}
+
+/// Finds out what a start can begin with, and hands it to `state`. Changes nothing on disk.
+fn look(
+    fs: &dyn FileSystem,
+    store_directory: &Path,
+    state: &mut dyn Recovering,
+    progress: &Progress,
+) -> Result<Looked, RecoveryError> {
+    let directory = store_directory.join("wal");
+    let (names, mut leftovers) = sort_out(fs, &directory)?;
+    let snapshots = store_directory.join(folder::FOLDER);
+    let found = folder::list(fs, &snapshots).map_err(|error| RecoveryError::io(&snapshots, error))?;
+    if let Some(strange) = found.strange.first() {
+        let reason = "a file that is not Tandem's lies in the folder of snapshots".to_owned();
+        return Err(RecoveryError::new(RecoveryErrorKind::Foreign, strange, None, reason));
+    }
+    leftovers.extend(found.leftovers.iter().cloned());
+    let Some((begins, first)) = names.first() else {
+        if found.snapshots.is_empty() && found.damaged.is_empty() {
+            return Ok(Looked { found: None, leftovers });
+        }
+        let reason = "the log is missing: there are snapshots, and not one segment".to_owned();
+        return Err(RecoveryError::new(RecoveryErrorKind::Gap, &directory, None, reason));
+    };
+    let (last_begins, last) = names.last().map_or((begins, first), |(begins, name)| (begins, name));
+    // If it cannot be read, the reading of the whole segment says why.
+    let header = segments::read_header(fs, &directory.join(last), *last_begins).ok();
+    let store_id = header.map(|header| header.store_id);
+    let log = LogFound { begins: *begins, first_segment: directory.join(first), store_id };
+    let (snapshot, damaged) = snapshots::load_newest(fs, &found, &log, state, progress)?;
+    let base_index = snapshot.map_or(0, |snapshot| snapshot.index);
+    let mut found = segments::recover(fs, &directory, &names, base_index, state, progress)?;
+    found.recovery.snapshot = snapshot;
+    found.recovery.damaged = damaged;
+    Ok(Looked { found: Some(found), leftovers })
 }
 
 /// Removes leftovers. What recovery wrote anew under such a name has its right name by now.

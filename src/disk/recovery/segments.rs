@@ -51,7 +51,21 @@ struct Scan {
     closed: bool,
 }
 
+/// The last segment as it was found, and what was found before it.
+pub struct Found {
+    /// What recovery found.
+    pub recovery: Recovery,
+    /// The last segment's header.
+    pub header: Header,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    bytes: Vec<u8>,
+    /// Where its whole frames end.
+    end: usize,
+}
+
 /// Replays what the segments hold behind record `base_index`, which a snapshot holds. Segments wholly behind it are not read.
+/// Changes nothing on disk.
 pub fn recover(
     fs: &dyn FileSystem,
     directory: &Path,
@@ -59,7 +73,7 @@ pub fn recover(
     base_index: u64,
     state: &mut dyn Recovering,
     progress: &Progress,
-) -> Result<(Header, Active, Recovery), RecoveryError> {
+) -> Result<Found, RecoveryError> {
     // The caller has seen that the log reaches back to the snapshot.
     let behind = names.iter().rposition(|(first_index, _)| *first_index <= base_index + 1).unwrap_or(0);
     let files = open_all(fs, directory, &names[behind..], progress)?;
@@ -99,14 +113,18 @@ pub fn recover(
             bytes_cut: last_byte as u64 + 1,
         });
         recovery.clean = scan.closed && recovery.tear.is_none();
-        let active = if recovery.clean {
-            Active { file, sequence: header.sequence, bytes: bytes.len() as u64, position: scan.end as u64 }
-        } else {
-            rewrite(fs, directory, &path, &bytes, scan.end, &header).map_err(|error| RecoveryError::io(&path, error))?
-        };
-        return Ok((header, active, recovery));
+        return Ok(Found { recovery, header, path, file, bytes, end: scan.end });
     }
     Err(RecoveryError::io(directory, "no segment to read"))
+}
+
+/// Makes the last segment the active one: as it is after a clean stop, otherwise written anew.
+pub fn activate(fs: &dyn FileSystem, directory: &Path, found: Found) -> Result<Active, RecoveryError> {
+    let Found { recovery, header, path, file, bytes, end } = found;
+    if recovery.clean {
+        return Ok(Active { file, sequence: header.sequence, bytes: bytes.len() as u64, position: end as u64 });
+    }
+    rewrite(fs, directory, &path, &bytes, end, &header).map_err(|error| RecoveryError::io(&path, error))
 }
 
 /// A segment to be read: its first index, its path, the file.

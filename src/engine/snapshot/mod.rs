@@ -24,16 +24,16 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use self::write::{Pace, Stop, WriteError};
 pub use self::{
     capture::{Captured, Wish},
     history::Kept,
     load::{Restored, load},
+    write::{Pace, Stop, WriteError, write},
 };
 use super::{Health, log::Shared};
 use crate::{
     config::SnapshotPolicy,
-    disk::{FileSystem, Recovery, StoreId, snapshot::Writer, snapshot::folder},
+    disk::{File, FileSystem, Recovery, StoreId, snapshot::Writer, snapshot::folder},
     error::{Error, Reason, Result},
 };
 
@@ -169,6 +169,12 @@ impl Snapshots {
         self.status.lock().clone()
     }
 
+    /// Opens a snapshot that was taken.
+    pub fn open(&self, taken: &SnapshotInfo) -> Result<Arc<dyn File>> {
+        let opened = self.file_system.open(&taken.path);
+        opened.map_err(|error| Error::internal(format!("the snapshot that was just taken cannot be opened: {error}")))
+    }
+
     fn run(&self) {
         let mut due = Due { log_bytes: 0, since: Instant::now(), rest_until: None };
         while let Some(number) = self.next(&due) {
@@ -258,7 +264,7 @@ impl Snapshots {
         let history = history::collect(&self.shared.hub, index + captured.marks.offset);
         let directory = self.store_directory.join(folder::FOLDER);
         let mut writer = Writer::create(Arc::clone(&self.file_system), &directory, self.store_id, index)?;
-        let state_hash = write::write(&captured, &history, &mut writer, pace)?;
+        let state_hash = write(&captured, &history, &mut writer, pace)?;
         let bytes = writer.seal(state_hash)?;
         if let Some(synced) = &captured.synced {
             self.receive(synced)?;
