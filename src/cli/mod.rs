@@ -22,18 +22,18 @@ const EXIT_USAGE: u8 = 64;
 
 const AFTER_HELP: &str = "\
 Examples:
-  tandem                                        serve with defaults: REST 16700, gRPC 16701, ops 16702, data in ./data
+  tandem                                serve: REST 16700, gRPC 16701, ops 16702, data in ./data
   tandem --data-dir /var/lib/tandem --log-level debug
-  TANDEM__WAL__SYNC=interval tandem             any key of the configuration, from the environment
-  tandem config show                            what is in force, and where it came from
-  tandem put greeting hello --ttl 1h            talk to a running server (--endpoint, TANDEM_ENDPOINT)
+  TANDEM__WAL__SYNC=interval tandem     any key of the configuration, from the environment
+  tandem config show                    what is in force, and where it came from
+  tandem put greeting hello --ttl 1h    talk to a running server: --endpoint, TANDEM_ENDPOINT
   tandem get greeting
 
 Exit codes:
   0   done
   1   a key is missing, a condition did not hold, or the server failed
-  2   data was refused: a request or an import that cannot be taken, or stored data that is damaged, incomplete, foreign,
-      of a newer version, or in use
+  2   data was refused: a request or an import that cannot be taken, or stored data that is
+      damaged, incomplete, foreign, of a newer version, or in use
   64  usage or configuration is wrong
   69  the server cannot be reached, or cannot do it now: trying again may help";
 

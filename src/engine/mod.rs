@@ -332,7 +332,8 @@ impl Engine {
         let oldest_revision = hub.with_history(|history| history.oldest_revision());
         if after_revision + 1 < oldest_revision {
             let text = format!(
-                "the history reaches back to revision {oldest_revision} only: read the state again and watch from there, or                  ask for initial_state"
+                "the history reaches back to revision {oldest_revision} only: read the state again and watch from there, or \
+                 ask for initial_state"
             );
             return Err(Error::new(Reason::RevisionCompacted, text).with(|details| {
                 details.oldest_revision = Some(oldest_revision);

@@ -19,6 +19,8 @@ fn every_command_has_help_with_examples() {
             assert!(help.text().contains(part), "{command}: no {part}: {}", help.text());
         }
         assert!(!help.text().contains("--data-dir"), "{command}: the server's flags are none of its own");
+        let widest = help.text().lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(100), "{command}: a line is wider than the help is set");
     }
 }
 

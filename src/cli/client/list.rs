@@ -27,10 +27,10 @@ pub struct ReadingFlags {
     #[arg(long)]
     pub descending: bool,
     /// Fold keys that go on behind the prefix up to this into one line, as folders.
-    #[arg(long, value_name = "TEXT", value_parser = bytes(), default_value = "")]
+    #[arg(long, value_name = "TEXT", value_parser = bytes(), default_value = "", hide_default_value = true)]
     pub delimiter: Bytes,
     /// Begin behind this key.
-    #[arg(long, value_name = "KEY", value_parser = bytes(), default_value = "")]
+    #[arg(long, value_name = "KEY", value_parser = bytes(), default_value = "", hide_default_value = true)]
     pub start_after: Bytes,
 }
 
@@ -45,7 +45,7 @@ pub struct List {
     #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(i32).range(1..=PAGE_ENTRIES_MAX as i64))]
     limit: i32,
     /// Where the page before ended, as it said.
-    #[arg(long, value_name = "TOKEN", default_value = "", value_parser = token)]
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true, value_parser = token)]
     page_token: Bytes,
     #[command(flatten)]
     output: OutputFlags,

@@ -38,7 +38,7 @@ pub enum Command {
     /// Read one key: exit code 1 if it is missing.
     #[command(after_help = "Examples:
   tandem get greeting
-  tandem get photo > photo.jpg              the bytes as they are: raw is the format where there is no terminal
+  tandem get photo > photo.jpg              raw bytes, as there is no terminal
   tandem get greeting --output json
   tandem get greeting --metadata            version, revision, times")]
     Get(get::Get),
@@ -82,13 +82,13 @@ pub enum Command {
   tandem list --all --limit 1000 --keys-only
   tandem list --prefix photos/ --delimiter /     as folders
   tandem list --start a --end n --descending
-  tandem list --prefix user: --output json       as GET /v1/kv answers")]
+  tandem list --prefix user: --output json   as GET /v1/kv answers")]
     List(list::List),
     /// Print all keys of a range in order, however many.
     #[command(after_help = "Examples:
   tandem scan --prefix user: --keys-only
   tandem scan --all | head
-  tandem scan --prefix user: --output json       a line each, as GET /v1/kv streams NDJSON")]
+  tandem scan --prefix user: --output json   as GET /v1/kv streams NDJSON")]
     Scan(scan::Scan),
     /// Print changes as they happen.
     #[command(after_help = "\
@@ -115,14 +115,15 @@ Examples:
     Txn(txn::Txn),
     /// Run a command while a key is ours; its exit code is ours. Exit code 1 if another holds the key.
     #[command(after_help = "\
-The key is put if it is absent, kept alive while the command runs, and deleted when it ends. The command finds the
-key's create revision in TANDEM_FENCE: it rises with each holder, so a resource can refuse what an older one sends.
-When the lock is lost, because the key was deleted or the server did not answer in time, the command is asked to end
+The key is put if it is absent, kept alive while the command runs, and deleted when it ends. The command finds the \
+key's create revision in TANDEM_FENCE: it rises with each holder, so a resource can refuse what an older one sends. \
+When the lock is lost, because the key was deleted or the server did not answer in time, the command is asked to end \
 (SIGTERM), then killed, and the exit code is 69. Signals are handed on to the command.
 
 Examples:
   tandem lock nightly-report -- ./report.sh
-  tandem lock leader --wait -- ./serve.sh           wait until the key is free; --wait=30s no longer than that
+  tandem lock leader --wait -- ./serve.sh       wait until the key is free
+  tandem lock leader --wait=30s -- ./serve.sh   no longer than that
   tandem lock deploy --ttl 30s -- sh -c 'deploy --fence $TANDEM_FENCE'")]
     Lock(lock::Lock),
     /// Print a range as NDJSON, to be imported elsewhere.
@@ -135,7 +136,7 @@ Examples:
     Export(export::Export),
     /// Write what an export holds.
     #[command(after_help = "\
-Keys, values, content types and times of expiry are those of the export; revisions and versions are new. A batch that
+Keys, values, content types and times of expiry are those of the export; revisions and versions are new. A batch that \
 was not answered is tried again and never written twice. Exit code 2 if a line cannot be taken: those before it are in.
 
 Examples:

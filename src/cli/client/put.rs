@@ -27,7 +27,7 @@ pub struct Put {
     #[arg(long, group = "expiry")]
     keep_ttl: bool,
     /// Media type of the value.
-    #[arg(long, value_name = "TYPE", default_value = "")]
+    #[arg(long, value_name = "TYPE", default_value = "", hide_default_value = true)]
     content_type: String,
     /// Print the entry that was replaced; raw: its value.
     #[arg(long)]
