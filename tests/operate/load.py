@@ -27,14 +27,15 @@ def rest(address, ending):
         ("PATCH", "/v1/kv/load/{n}?ttl=2m", None),
         ("GET", "/v1/kv?prefix=load/&page_size=20", None),
         ("GET", "/v1/kv:count?prefix=load/", None),
+        ("GET", "/v1/kv?prefix=load/1", None, {"accept": "application/x-ndjson"}),
         ("DELETE", "/v1/kv/count/{n}", None),
     ]
     for number in itertools.count():
-        for method, path, body in requests:
+        for method, path, body, *headers in requests:
             if ending.is_set():
                 return
             with contextlib.suppress(OSError, http.client.HTTPException):
-                connection.request(method, path.format(n=number % 500), body)
+                connection.request(method, path.format(n=number % 500), body, *headers)
                 connection.getresponse().read()
                 continue
             # The server is away for its restart: a new connection is tried at the next request.

@@ -24,6 +24,7 @@ SHOWN_LATE = [
     'rpc_server_call_duration_seconds_count{rpc_response_status_code="OK"}',
     'rpc_server_call_duration_seconds_count{rpc_response_status_code!="OK"}',
     "tandem_wait_duration_seconds_count",
+    "tandem_stream_duration_seconds_count",
     "tandem_read_lock_duration_seconds_count",
     "tandem_snapshot_duration_seconds_count",
 ]
