@@ -17,7 +17,7 @@
 //! | 2 | [`config`] | raw settings to checked settings |
 //! | 2 | [`metrics`] | every instrument |
 //! | 3 | [`disk`] | bytes: file-system seam, frames, segments, log, snapshots, recovery |
-//! | 3 | [`store`] | memory: arena, shards, expiry index, accounting |
+//! | 3 | [`store`] | memory: arenas, shards, indexes, evacuation, accounting |
 //! | 4 | [`engine`] | where disk and store meet: propose, log, apply, read, take snapshots |
 //! | 5 | [`service`] | what each RPC means, without a transport |
 //! | 6 | [`api`] | the doors: parse, call the service, map the error |
@@ -35,6 +35,9 @@
 //! - `app` and `telemetry` stand one layer below `cli`, which calls them, and `pb` one below `error`, whose reasons are the
 //!   schema's own enum.
 //! - The retry window spreads its ids over many small maps (`engine::window`): no insertion moves more than a few kilobytes.
+//! - Entries lie at multiples of 4 bytes with heads of about 14, in pages of 256 KiB mapped from the operating system one
+//!   by one (`store::record`, `store::page`); the hash index is made of small sorted tables instead of hashbrown's
+//!   (`store::index`), and all indexes lie in an arena as well (`store::block`): less memory, and all of it comes back.
 //! - A record publishes its revision before it lets its shards go (`engine::apply::Applier::published`): a reader that holds
 //!   its shards' locks tells exactly the revision that they show.
 //! - A range is deleted in records of 256 keys, not of 1,000 (`limits::DELETE_RANGE_KEYS_MAX`): a step under all locks

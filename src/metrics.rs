@@ -129,6 +129,8 @@ pub struct State {
     pub keys: u64,
     /// Bytes of keys and values.
     pub data_bytes: u64,
+    /// Bytes that the store allocated for them.
+    pub allocated_bytes: u64,
     /// Revision of the last applied record.
     pub revision: u64,
     /// How far back the retry window reaches.
@@ -162,6 +164,7 @@ struct Gauges {
     written_bytes: AtomicU64,
     keys: AtomicU64,
     data_bytes: AtomicU64,
+    allocated_bytes: AtomicU64,
     revision: AtomicU64,
     request_window_ms: AtomicU64,
     recovery_us: AtomicU64,
@@ -195,6 +198,7 @@ struct Inner {
     sync: BoundHistogram<f64>,
     apply: BoundHistogram<f64>,
     read_lock: BoundHistogram<f64>,
+    evacuation: BoundHistogram<f64>,
     group: BoundHistogram<u64>,
     snapshot: BoundHistogram<f64>,
 }
@@ -296,6 +300,12 @@ impl Metrics {
             )
             .bind(&[]),
             snapshot: seconds("tandem.snapshot.duration", "Time that each snapshot took.", &SNAPSHOT_SECONDS).bind(&[]),
+            evacuation: seconds(
+                "tandem.evacuation.step.duration",
+                "Time that each step held a part of the store to give memory back.",
+                &SECONDS,
+            )
+            .bind(&[]),
             group: meter
                 .u64_histogram("tandem.commit.group.records")
                 .with_unit("{record}")
@@ -387,6 +397,16 @@ impl Metrics {
         self.0.group.record(records);
     }
 
+    /// A step of giving memory back held a part of the store for so long.
+    pub fn evacuated(&self, elapsed: Duration) {
+        self.0.evacuation.record(elapsed.as_secs_f64());
+    }
+
+    /// So many bytes are allocated for the store.
+    pub fn allocated(&self, bytes: u64) {
+        self.0.gauges.allocated_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// So many writes wait for the log.
     pub fn queued(&self, depth: u64) {
         self.0.gauges.queue_depth.store(depth, Ordering::Relaxed);
@@ -397,6 +417,7 @@ impl Metrics {
         let gauges = &self.0.gauges;
         gauges.keys.store(state.keys, Ordering::Relaxed);
         gauges.data_bytes.store(state.data_bytes, Ordering::Relaxed);
+        self.allocated(state.allocated_bytes);
         gauges.revision.store(state.revision, Ordering::Relaxed);
         let window_ms = u64::try_from(state.request_window.as_millis()).unwrap_or(u64::MAX);
         gauges.request_window_ms.store(window_ms, Ordering::Relaxed);
@@ -576,6 +597,19 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
         &gauges.watch_history_events
     });
     gauge("tandem.watch.history", "By", "Bytes that these events take.", |gauges| &gauges.watch_history_bytes);
+    gauge("tandem.memory.allocated", "By", "Bytes that the store allocated for entries and indexes.", |gauges| {
+        &gauges.allocated_bytes
+    });
+    let overhead = Arc::clone(gauges);
+    meter
+        .u64_observable_gauge("tandem.memory.overhead")
+        .with_unit("By")
+        .with_description("What the store allocated beyond the keys and values themselves.")
+        .with_callback(move |observer| {
+            let allocated = overhead.allocated_bytes.load(Ordering::Relaxed);
+            observer.observe(allocated.saturating_sub(overhead.data_bytes.load(Ordering::Relaxed)), &[]);
+        })
+        .build();
     let seconds = |name: &'static str, help: &'static str, read: fn(&Gauges) -> f64| {
         let gauges = Arc::clone(gauges);
         meter
@@ -676,6 +710,8 @@ mod tests {
             "tandem_commit_queue_depth 0",
             "tandem_keys 0",
             "tandem_data_bytes 0",
+            "tandem_memory_allocated_bytes 0",
+            "tandem_memory_overhead_bytes 0",
             "tandem_revision 0",
             "tandem_request_window_seconds 0",
             "tandem_recovery_duration_seconds 0",
@@ -708,6 +744,7 @@ mod tests {
         metrics.http_request(&Method::from_bytes(b"BREW").unwrap(), None, StatusCode::NOT_FOUND, elapsed);
         metrics.rpc_call("tandem.v1.KvService/Get", tonic::Code::Ok, elapsed);
         metrics.synced(elapsed);
+        metrics.evacuated(elapsed);
         metrics.waited(elapsed);
         drop(metrics.stream_begins(Some(Operation::Scan), Protocol::Http));
         metrics.committed(3);
@@ -723,6 +760,7 @@ mod tests {
             "http_server_request_duration_seconds_count{http_request_method=\"_OTHER\",http_response_status_code=\"404\",url_scheme=\"http\"} 1",
             "rpc_server_call_duration_seconds_count{rpc_method=\"tandem.v1.KvService/Get\",rpc_response_status_code=\"OK\",rpc_system_name=\"grpc\"} 1",
             "tandem_wal_sync_duration_seconds_bucket{le=\"0.0002\"} 1",
+            "tandem_evacuation_step_duration_seconds_count 1",
             "tandem_wait_duration_seconds_count 1",
             "tandem_apply_duration_seconds_count 1",
             "tandem_read_lock_duration_seconds_count 1",

@@ -317,6 +317,7 @@ impl Log {
         self.shared.metrics.state(Gauges {
             keys: totals.keys,
             data_bytes: totals.data_bytes,
+            allocated_bytes: totals.allocated_bytes,
             revision: state.revision(),
             request_window: Duration::from_millis(state.window.reach_ms(state.time_ms)),
         });

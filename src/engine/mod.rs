@@ -5,9 +5,11 @@
 //! wait until durable), [`apply::Applier`] (apply in order), [`Engine::propose`], [`Engine::read_barrier`].
 
 pub mod apply;
+mod background;
 mod background_sync;
 pub mod clock;
 pub mod completion;
+mod evacuator;
 mod expirer;
 pub mod judge;
 mod log;
@@ -48,9 +50,9 @@ use twox_hash::XxHash3_128;
 
 use self::{
     apply::{APPLY_VERSION, Applied, Applier},
+    background::Background,
     clock::{Clock, TimeSource, VisibleTime},
     completion::{Committed, Pending},
-    expirer::Expirer,
     judge::{Change, Judgement, KeyWrite, judge},
     log::{Ended, Log, Shared, WeakSync, disk_full},
     queue::{Proposal, Queue},
@@ -134,7 +136,8 @@ pub struct Engine {
 #[derive(Debug)]
 struct Threads {
     log: Option<JoinHandle<Ended>>,
-    expirer: Option<Expirer>,
+    /// What looks after the store: ends before the log does.
+    background: Vec<Background>,
     dispatcher: Option<Dispatcher>,
     snapshotter: Option<Snapshotter>,
 }
@@ -196,15 +199,14 @@ impl Engine {
         let thread_error = |error| RecoveryError::io(&options.data_directory, error);
         let log =
             std::thread::Builder::new().name("tandem-log".into()).spawn(move || log.run()).map_err(thread_error)?;
-        let expirer = Expirer::start(Arc::clone(&core)).map_err(thread_error)?;
+        let background = vec![
+            expirer::start(Arc::clone(&core)).map_err(thread_error)?,
+            evacuator::start(Arc::clone(&core)).map_err(thread_error)?,
+        ];
         let dispatcher = hub.start().map_err(thread_error)?;
         let snapshotter = Snapshotter::start(Arc::clone(&snapshots)).map_err(thread_error)?;
-        let threads = Threads {
-            log: Some(log),
-            expirer: Some(expirer),
-            dispatcher: Some(dispatcher),
-            snapshotter: Some(snapshotter),
-        };
+        let threads =
+            Threads { log: Some(log), background, dispatcher: Some(dispatcher), snapshotter: Some(snapshotter) };
         Ok((Self { core, snapshots, threads: Mutex::new(threads) }, opened))
     }
 
@@ -422,7 +424,7 @@ impl Engine {
 
     fn end(&self) -> Option<Ended> {
         let mut threads = self.threads.lock();
-        threads.expirer = None;
+        threads.background.clear();
         threads.dispatcher = None;
         threads.snapshotter = None;
         self.core.shared.queue.close(Reason::Draining);

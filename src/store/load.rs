@@ -63,12 +63,12 @@ impl Loaded {
         self.0.len()
     }
 
-    /// Puts a shard in order when all loaders have finished. False if a key is there twice.
+    /// Puts a shard in order when all loaders have finished. False if a key is there twice, or no memory is left for it.
     pub fn order(&self, store: &Store, shard_number: usize) -> bool {
         let rows = std::mem::take(&mut *self.0[shard_number].lock());
         let mut shard = store.shards[shard_number].write();
         let before = shard.totals();
-        let in_order = shard.order(rows.concat());
+        let in_order = shard.order(rows.concat()).unwrap_or(false);
         store.tally(before, shard.totals());
         in_order
     }

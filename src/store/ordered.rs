@@ -1,20 +1,35 @@
-//! An ordered index of handles: leaves of a few hundred in key order, and a vector of leaves above them.
+//! An ordered index of handles: leaves of a few hundred, each a [block](super::block), and a vector of leaves above them.
 //!
-//! Four bytes a key and a third of slack, where a B-tree of keys would hold each key a second time. Adding and removing
-//! moves part of a leaf, or of the vector of leaves: a few kilobytes at ten million keys.
+//! Little more than four bytes a key, where a B-tree of keys would hold each key a second time. Adding and removing moves
+//! part of a leaf, or of the vector of leaves: a few kilobytes at ten million keys. The order is the caller's: a place is
+//! found by `is_before`, which says whether a handle's entry lies before it.
+
+use super::{
+    arena::Arena,
+    block::{Block, Kind},
+};
 
 /// Handles in a leaf at most.
 const LEAF_MAX: usize = 512;
 /// Neighbours that have so few together become one.
 const MERGE_MAX: usize = LEAF_MAX / 2;
 
-/// The index.
-#[derive(Debug, Default)]
-pub struct Ordered {
-    leaves: Vec<Vec<u32>>,
+#[derive(Clone, Copy, Debug)]
+struct Leaf {
+    block: Block,
+    /// Its first handle: searching the vector of leaves looks at no block.
+    first: u32,
 }
 
-/// A place between two keys.
+/// The index.
+#[derive(Debug)]
+pub struct Ordered {
+    leaves: Vec<Leaf>,
+    length: usize,
+    kind: Kind,
+}
+
+/// A place between two entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     leaf: usize,
@@ -25,110 +40,178 @@ pub struct Cursor {
 const LEAF_BUILT: usize = LEAF_MAX / 8 * 7;
 
 impl Ordered {
-    /// An index of handles that are in the order of their keys.
-    pub fn from_sorted(handles: &[u32]) -> Self {
-        let leaf = |some: &[u32]| {
-            let mut leaf = Vec::with_capacity(LEAF_MAX);
-            leaf.extend_from_slice(some);
-            leaf
-        };
-        Self { leaves: handles.chunks(LEAF_BUILT).map(leaf).collect() }
+    /// An empty index of this kind.
+    pub fn new(kind: Kind) -> Self {
+        Self { leaves: Vec::new(), length: 0, kind }
     }
 
-    /// Adds a handle whose key is not there.
-    pub fn insert<'key>(&mut self, key: &[u8], handle: u32, key_of: impl Fn(u32) -> &'key [u8]) {
-        let Cursor { leaf, slot } = self.before(key, key_of);
-        let in_last = leaf + 1 == self.leaves.len();
-        match self.leaves.get_mut(leaf) {
-            None => {
-                let mut first = Vec::with_capacity(LEAF_MAX);
-                first.push(handle);
-                self.leaves.push(first);
+    /// An index of handles that are in order. `None` when no memory is left.
+    pub fn from_sorted(arena: &mut Arena, kind: Kind, handles: &[u32]) -> Option<Self> {
+        let mut leaves = Vec::with_capacity(handles.len().div_ceil(LEAF_BUILT));
+        for some in handles.chunks(LEAF_BUILT) {
+            let entries: Vec<_> = some.iter().map(|handle| (*handle, 0)).collect();
+            let mut block = Block::EMPTY;
+            block.fill(arena, kind, &entries)?;
+            leaves.push(Leaf { block, first: some[0] });
+        }
+        Some(Self { leaves, length: handles.len(), kind })
+    }
+
+    /// How many handles it holds.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Adds a handle at a place. `None` when no memory is left; then nothing changes.
+    pub fn insert(&mut self, arena: &mut Arena, place: Cursor, handle: u32) -> Option<()> {
+        let in_last = place.leaf + 1 >= self.leaves.len();
+        match self.leaves.get_mut(place.leaf) {
+            Some(leaf) if leaf.block.len() < LEAF_MAX => {
+                leaf.block.insert(arena, self.kind, place.slot, handle, 0)?;
+                leaf.first = leaf.block.at(arena, 0);
             }
-            Some(handles) if handles.len() < LEAF_MAX => handles.insert(slot, handle),
-            // Keys that come in order fill one leaf after another.
-            Some(_) if slot == LEAF_MAX && in_last => {
-                let mut last = Vec::with_capacity(LEAF_MAX);
-                last.push(handle);
-                self.leaves.push(last);
+            Some(_) if !(in_last && place.slot == LEAF_MAX) => {
+                self.split(arena, place.leaf)?;
+                let place = match place.slot.checked_sub(LEAF_MAX / 2) {
+                    Some(slot) if slot > 0 => Cursor { leaf: place.leaf + 1, slot },
+                    _ => place,
+                };
+                return self.insert(arena, place, handle);
             }
-            Some(handles) => {
-                let mut upper = Vec::with_capacity(LEAF_MAX);
-                upper.extend(handles.drain(LEAF_MAX / 2..));
-                match slot.checked_sub(LEAF_MAX / 2) {
-                    Some(slot) if slot > 0 => upper.insert(slot, handle),
-                    _ => handles.insert(slot, handle),
-                }
-                self.leaves.insert(leaf + 1, upper);
+            // The first leaf; and keys that come in order fill one leaf after another.
+            _ => {
+                let mut block = Block::EMPTY;
+                block.insert(arena, self.kind, 0, handle, 0)?;
+                self.leaves.push(Leaf { block, first: handle });
             }
+        }
+        self.length += 1;
+        Some(())
+    }
+
+    fn split(&mut self, arena: &mut Arena, number: usize) -> Option<()> {
+        let mut lower = self.leaves[number].block;
+        let all: Vec<_> = lower.handles(arena).map(|handle| (handle, 0)).collect();
+        let mut upper = Block::EMPTY;
+        upper.fill(arena, self.kind, &all[LEAF_MAX / 2..])?;
+        if lower.fill(arena, self.kind, &all[..LEAF_MAX / 2]).is_none() {
+            upper.release(arena, self.kind);
+            return None;
+        }
+        self.leaves[number].block = lower;
+        self.leaves.insert(number + 1, Leaf { block: upper, first: all[LEAF_MAX / 2].0 });
+        Some(())
+    }
+
+    /// Takes out the handle behind a place.
+    pub fn remove(&mut self, arena: &mut Arena, place: Cursor) {
+        let Some((_, Cursor { leaf: number, slot })) = self.next(arena, place) else { return };
+        let leaf = &mut self.leaves[number];
+        leaf.block.remove(arena, self.kind, slot - 1);
+        self.length -= 1;
+        if leaf.block.len() == 0 {
+            self.forget(number);
+            return;
+        }
+        leaf.first = leaf.block.at(arena, 0);
+        if !self.merge(arena, number) && number > 0 {
+            self.merge(arena, number - 1);
         }
     }
 
-    /// Takes out the handle of a key that is there.
-    pub fn remove<'key>(&mut self, key: &[u8], key_of: impl Fn(u32) -> &'key [u8]) {
-        let Some(Cursor { leaf, slot }) = self.find(key, key_of) else { return };
-        let handles = &mut self.leaves[leaf];
-        handles.remove(slot);
-        let length = handles.len();
-        let joins = |other: Option<&Vec<u32>>| other.is_some_and(|other| length + other.len() <= MERGE_MAX);
-        if length == 0 {
-            self.leaves.remove(leaf);
-        } else if joins(self.leaves.get(leaf + 1)) {
-            let after = self.leaves.remove(leaf + 1);
-            self.leaves[leaf].extend(after);
-        } else if leaf > 0 && joins(self.leaves.get(leaf - 1)) {
-            let handles = self.leaves.remove(leaf);
-            self.leaves[leaf - 1].extend(handles);
+    /// Makes a leaf and the next one, where they are small, one.
+    fn merge(&mut self, arena: &mut Arena, number: usize) -> bool {
+        let (Some(lower), Some(upper)) = (self.leaves.get(number), self.leaves.get(number + 1)) else { return false };
+        let (mut lower, mut upper) = (lower.block, upper.block);
+        if lower.len() + upper.len() > MERGE_MAX {
+            return false;
+        }
+        let all: Vec<_> = lower.handles(arena).chain(upper.handles(arena)).map(|handle| (handle, 0)).collect();
+        // Without memory for the common leaf the two stay.
+        if lower.fill(arena, self.kind, &all).is_none() {
+            return false;
+        }
+        upper.release(arena, self.kind);
+        self.leaves[number].block = lower;
+        self.forget(number + 1);
+        true
+    }
+
+    fn forget(&mut self, number: usize) {
+        self.leaves.remove(number);
+        if self.leaves.len() < self.leaves.capacity() / 4 {
+            self.leaves.shrink_to(self.leaves.len() * 2);
         }
     }
 
-    /// Puts another handle in the place of a key's.
-    pub fn replace<'key>(&mut self, key: &[u8], handle: u32, key_of: impl Fn(u32) -> &'key [u8]) {
-        if let Some(Cursor { leaf, slot }) = self.find(key, key_of) {
-            self.leaves[leaf][slot] = handle;
+    /// Puts another handle in the stead of the one behind a place.
+    pub fn replace(&mut self, arena: &mut Arena, place: Cursor, handle: u32) {
+        let Some((_, Cursor { leaf: number, slot })) = self.next(arena, place) else { return };
+        let leaf = &mut self.leaves[number];
+        leaf.block.set(arena, self.kind, slot - 1, handle);
+        if slot == 1 {
+            leaf.first = handle;
         }
     }
 
-    /// Where the handle of a key is.
-    fn find<'key>(&self, key: &[u8], key_of: impl Fn(u32) -> &'key [u8]) -> Option<Cursor> {
-        let (handle, behind) = self.next(self.before(key, &key_of))?;
-        (key_of(handle) == key).then_some(Cursor { slot: behind.slot - 1, ..behind })
+    /// The block of the leaf around a place has moved.
+    pub fn moved(&mut self, place: Cursor, from: u32, to: u32) {
+        // The place before a leaf's first entry may be counted to the leaf before.
+        let leaves = self.leaves.iter_mut().skip(place.leaf).take(2);
+        for leaf in leaves.filter(|leaf| leaf.block.handle == from) {
+            leaf.block.handle = to;
+        }
     }
 
-    /// The place before `key` and behind all smaller keys.
-    pub fn before<'key>(&self, key: &[u8], key_of: impl Fn(u32) -> &'key [u8]) -> Cursor {
-        let leaf = self.leaves.partition_point(|handles| handles.first().is_some_and(|first| key_of(*first) < key));
-        // The key may lie within the leaf before the first one that begins at or behind it.
+    /// The place before which everything is that `is_before`.
+    pub fn place(&self, arena: &Arena, is_before: impl Fn(u32) -> bool) -> Cursor {
+        let leaf = self.leaves.partition_point(|leaf| is_before(leaf.first));
+        // It may lie within the leaf before the first one that begins behind it.
         let leaf = leaf.saturating_sub(1);
-        let slot = self.leaves.get(leaf).map_or(0, |handles| handles.partition_point(|handle| key_of(*handle) < key));
-        Cursor { leaf, slot }
+        let Some(block) = self.leaves.get(leaf).map(|leaf| leaf.block) else { return Cursor { leaf, slot: 0 } };
+        let (mut low, mut high) = (0, block.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            if is_before(block.at(arena, middle)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Cursor { leaf, slot: low }
     }
 
-    /// The place behind the last key.
+    /// The place behind everything.
     pub fn end(&self) -> Cursor {
         Cursor { leaf: self.leaves.len(), slot: 0 }
     }
 
     /// The handle behind a place, and the place behind it.
-    pub fn next(&self, mut cursor: Cursor) -> Option<(u32, Cursor)> {
+    pub fn next(&self, arena: &Arena, mut cursor: Cursor) -> Option<(u32, Cursor)> {
         loop {
-            let handles = self.leaves.get(cursor.leaf)?;
-            if let Some(handle) = handles.get(cursor.slot) {
-                return Some((*handle, Cursor { slot: cursor.slot + 1, ..cursor }));
+            let leaf = self.leaves.get(cursor.leaf)?;
+            if cursor.slot < leaf.block.len() {
+                let handle = leaf.block.at(arena, cursor.slot);
+                return Some((handle, Cursor { slot: cursor.slot + 1, ..cursor }));
             }
             cursor = Cursor { leaf: cursor.leaf + 1, slot: 0 };
         }
     }
 
     /// The handle before a place, and the place before it.
-    pub fn previous(&self, mut cursor: Cursor) -> Option<(u32, Cursor)> {
+    pub fn previous(&self, arena: &Arena, mut cursor: Cursor) -> Option<(u32, Cursor)> {
         while cursor.slot == 0 {
             cursor.leaf = cursor.leaf.checked_sub(1)?;
-            cursor.slot = self.leaves.get(cursor.leaf)?.len();
+            cursor.slot = self.leaves.get(cursor.leaf)?.block.len();
         }
         let slot = cursor.slot - 1;
-        let handle = self.leaves.get(cursor.leaf)?.get(slot)?;
-        Some((*handle, Cursor { slot, ..cursor }))
+        let handle = self.leaves.get(cursor.leaf)?.block.at(arena, slot);
+        Some((handle, Cursor { slot, ..cursor }))
+    }
+
+    /// Every handle in order.
+    pub fn iter<'index>(&'index self, arena: &'index Arena) -> impl Iterator<Item = u32> + 'index {
+        self.leaves.iter().flat_map(|leaf| leaf.block.handles(arena))
     }
 
     /// How many handles lie between two places: adds up whole leaves.
@@ -136,19 +219,20 @@ impl Ordered {
         if (to.leaf, to.slot) <= (from.leaf, from.slot) {
             return 0;
         }
-        let whole: usize = self.leaves[from.leaf..to.leaf.min(self.leaves.len())].iter().map(Vec::len).sum();
+        let whole: usize =
+            self.leaves[from.leaf..to.leaf.min(self.leaves.len())].iter().map(|leaf| leaf.block.len()).sum();
         whole + to.slot - from.slot
     }
 
-    /// Bytes that the index holds.
+    /// Bytes that the index holds outside of the arena.
     pub fn allocated_bytes(&self) -> usize {
-        self.leaves.len() * (LEAF_MAX * 4 + size_of::<Vec<u32>>())
+        self.leaves.capacity() * size_of::<Leaf>()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
 
@@ -157,29 +241,28 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn it_is_an_ordered_map(steps in proptest::collection::vec((any::<bool>(), 0_u16..3_000), 1..6_000)) {
-            let keys: Vec<[u8; 2]> = (0..3_000_u16).map(u16::to_be_bytes).collect();
-            let key_of = |handle: u32| &keys[handle as usize][..];
-            let mut ordered = Ordered::default();
-            let mut model = BTreeMap::new();
-            for (adds, number) in steps {
-                let (key, handle) = (number.to_be_bytes(), u32::from(number));
+        fn it_is_an_ordered_set(steps in proptest::collection::vec((any::<bool>(), 0_u32..3_000), 1..6_000)) {
+            let (mut arena, mut ordered, mut model) = (Arena::default(), Ordered::new(Kind::Keys), BTreeSet::new());
+            for (adds, handle) in steps {
+                let place = ordered.place(&arena, |other| other < handle);
                 if adds || model.len() < 1_500 {
-                    if model.insert(key, handle).is_none() {
-                        ordered.insert(&key, handle, key_of);
+                    if model.insert(handle) {
+                        ordered.insert(&mut arena, place, handle).unwrap();
                     }
-                } else {
-                    model.remove(&key);
-                    ordered.remove(&key, key_of);
+                } else if model.remove(&handle) {
+                    ordered.remove(&mut arena, place);
                 }
             }
-            let start = ordered.before(&[], key_of);
-            let forward = std::iter::successors(ordered.next(start), |(_, cursor)| ordered.next(*cursor));
-            prop_assert!(forward.map(|(handle, _)| handle).eq(model.values().copied()));
-            let backward = std::iter::successors(ordered.previous(ordered.end()), |(_, cursor)| ordered.previous(*cursor));
-            prop_assert!(backward.map(|(handle, _)| handle).eq(model.values().rev().copied()));
-            for bound in (0..3_000_u16).step_by(77).map(u16::to_be_bytes) {
-                let counted = ordered.count(ordered.before(&bound, key_of), ordered.end());
+            prop_assert_eq!(ordered.len(), model.len());
+            prop_assert!(ordered.iter(&arena).eq(model.iter().copied()));
+            let next = |cursor| ordered.next(&arena, cursor);
+            let forward = std::iter::successors(next(ordered.place(&arena, |_| false)), |(_, cursor)| next(*cursor));
+            prop_assert!(forward.map(|(handle, _)| handle).eq(model.iter().copied()));
+            let previous = |cursor| ordered.previous(&arena, cursor);
+            let backward = std::iter::successors(previous(ordered.end()), |(_, cursor)| previous(*cursor));
+            prop_assert!(backward.map(|(handle, _)| handle).eq(model.iter().rev().copied()));
+            for bound in (0..3_000).step_by(77) {
+                let counted = ordered.count(ordered.place(&arena, |handle| handle < bound), ordered.end());
                 prop_assert_eq!(counted, model.range(bound..).count());
             }
         }

@@ -1,32 +1,47 @@
-//! How an entry lies in the arena. Little-endian, one piece, a multiple of 16 bytes:
+//! How an entry lies in the arena: one piece, as short as what it says. Little-endian:
 //!
 //! ```text
-//!  0  u16  units of 16 bytes          (written by the arena, of free pieces too)
-//!  2  u8   flags                      0: a free piece
-//!  3  u8   length of a content type kept here
-//!  4  u16  key length
-//!  6  u16  number of the content type
-//!  8  u32  value length; of a value outside: its slot
-//! 12  u48  update time, ms
-//! 18  u64  revision
-//! 26  u64 u64  create revision, version     only if flag HISTORY: otherwise they are the revision and 1
-//!     u64  deadline, ms                     only if flag EXPIRES
-//!     …    content type                     only if flag OWN_TYPE
-//!     …    key
-//!     …    value                            unless flag OUTSIDE
+//! u16            flags, below
+//! 1–2            key length
+//! 1, 2 or 4      value length; of a value outside: its slot
+//! 0–2            number of the content type: none for number 0
+//! …              key
+//! 4, 5, 6 or 8   revision
+//! 5 or 8         update time, ms; the short one counts from 2020
+//! like revision  create revision     only if flag HISTORY: otherwise it is the revision …
+//! varint         version             … and this is 1
+//! like time      deadline            only if flag EXPIRES
+//! u8 + …         content type        only if flag OWN_TYPE
+//! …              value               unless flag OUTSIDE
 //! ```
+//!
+//! Flags, from the lowest bit: 0–1 the arena's · 3 EXPIRES · 4 OUTSIDE · 5 OWN_TYPE · 6 HISTORY ·
+//! 7 WIDE_TIME · 8 bytes of the key length, less 1 · 9–10 width of the revision · 11–12 width of the value length · 13–14
+//! bytes of the content type's number.
 
 use bytes::Bytes;
 
-use super::content_types::ContentTypes;
+use super::{
+    content_types::ContentTypes,
+    page::{ARENA_BITS, LIVE},
+};
 use crate::model::{EntryRef, Metadata, ValueRef};
 
-const LIVE: u8 = 1;
-const EXPIRES: u8 = 2;
-const OUTSIDE: u8 = 4;
-const OWN_TYPE: u8 = 8;
-const HISTORY: u8 = 16;
-const HEAD_BYTES: usize = 26;
+const EXPIRES: u16 = 1 << 3;
+const OUTSIDE: u16 = 1 << 4;
+const OWN_TYPE: u16 = 1 << 5;
+const HISTORY: u16 = 1 << 6;
+const WIDE_TIME: u16 = 1 << 7;
+const KEY_WIDTH_SHIFT: u16 = 8;
+const REVISION_WIDTH_SHIFT: u16 = 9;
+const VALUE_WIDTH_SHIFT: u16 = 11;
+const TYPE_WIDTH_SHIFT: u16 = 13;
+
+const REVISION_WIDTHS: [usize; 4] = [4, 5, 6, 8];
+const VALUE_WIDTHS: [usize; 4] = [1, 2, 4, 4];
+/// Short times count from 2020-01-01 and last until 2054.
+const EPOCH_MS: u64 = 1_577_836_800_000;
+const SHORT_TIME_BYTES: usize = 5;
 
 /// Where a value goes.
 #[derive(Clone, Copy, Debug)]
@@ -50,139 +65,249 @@ pub struct Draft<'entry> {
     pub metadata: Metadata,
 }
 
+fn is_short(time_ms: u64) -> bool {
+    time_ms.checked_sub(EPOCH_MS).is_some_and(|since_ms| since_ms >> (8 * SHORT_TIME_BYTES) == 0)
+}
+
+fn bytes_of(number: u64) -> usize {
+    8 - number.leading_zeros() as usize / 8
+}
+
+fn varint_bytes(number: u64) -> usize {
+    (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
+}
+
 impl Draft<'_> {
-    fn has_history(&self) -> bool {
-        self.metadata.version != 1 || self.metadata.create_revision != self.metadata.revision
+    fn value_field(&self) -> u32 {
+        match self.value {
+            Placed::Inside(value) => value.len() as u32,
+            Placed::Outside(slot) => slot,
+        }
+    }
+
+    fn flags(&self) -> u16 {
+        let Metadata { revision, create_revision, version, update_time_ms, expire_time_ms } = self.metadata;
+        let flag = |flag: u16, is_set: bool| if is_set { flag } else { 0 };
+        let width = |widths: &[usize], bytes: usize| {
+            widths.iter().position(|width| *width >= bytes).unwrap_or(widths.len() - 1) as u16
+        };
+        let type_bytes = self.content_type.map_or(0, |number| bytes_of(u64::from(number)));
+        u16::from(LIVE)
+            | flag(EXPIRES, expire_time_ms.is_some())
+            | flag(OUTSIDE, matches!(self.value, Placed::Outside(_)))
+            | flag(OWN_TYPE, self.content_type.is_err())
+            | flag(HISTORY, version != 1 || create_revision != revision)
+            | flag(WIDE_TIME, !is_short(update_time_ms) || expire_time_ms.is_some_and(|time_ms| !is_short(time_ms)))
+            | flag(1 << KEY_WIDTH_SHIFT, self.key.len() > 255)
+            | width(&REVISION_WIDTHS, bytes_of(revision.max(create_revision))) << REVISION_WIDTH_SHIFT
+            | width(&VALUE_WIDTHS[..3], bytes_of(u64::from(self.value_field()))) << VALUE_WIDTH_SHIFT
+            | (type_bytes as u16) << TYPE_WIDTH_SHIFT
     }
 
     /// Bytes that the record takes.
     pub fn length(&self) -> usize {
-        HEAD_BYTES
-            + if self.has_history() { 16 } else { 0 }
-            + if self.metadata.expire_time_ms.is_some() { 8 } else { 0 }
-            + self.content_type.err().map_or(0, str::len)
+        let shape = Shape(self.flags());
+        shape.key_at()
             + self.key.len()
+            + shape.fixed_bytes()
+            + if shape.has(HISTORY) { varint_bytes(self.metadata.version) } else { 0 }
+            + self.content_type.err().map_or(0, |own| 1 + own.len())
             + match self.value {
                 Placed::Inside(value) => value.len(),
                 Placed::Outside(_) => 0,
             }
     }
 
-    /// Writes the record into its piece, all but the units.
+    /// Writes the record into its piece.
     pub fn write(&self, piece: &mut [u8]) {
         let metadata = &self.metadata;
-        let mut flags = LIVE;
-        let value_field = match self.value {
-            Placed::Inside(value) => value.len() as u32,
-            Placed::Outside(slot) => {
-                flags |= OUTSIDE;
-                slot
-            }
-        };
-        let mut at = HEAD_BYTES;
+        let flags = self.flags();
+        let shape = Shape(flags);
+        let arena_bits = piece[0] & ARENA_BITS;
+        piece[..2].copy_from_slice(&flags.to_le_bytes());
+        piece[0] = piece[0] & !ARENA_BITS | arena_bits;
+        let mut at = 2;
         let mut append = |bytes: &[u8]| {
             piece[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
         };
-        if self.has_history() {
-            flags |= HISTORY;
-            append(&metadata.create_revision.to_le_bytes());
-            append(&metadata.version.to_le_bytes());
+        append(&self.key.len().to_le_bytes()[..shape.key_width()]);
+        append(&self.value_field().to_le_bytes()[..shape.value_width()]);
+        append(&self.content_type.unwrap_or(0).to_le_bytes()[..shape.type_width()]);
+        append(self.key);
+        append(&metadata.revision.to_le_bytes()[..shape.revision_width()]);
+        let base_ms = if shape.has(WIDE_TIME) { 0 } else { EPOCH_MS };
+        append(&(metadata.update_time_ms - base_ms).to_le_bytes()[..shape.time_width()]);
+        if shape.has(HISTORY) {
+            append(&metadata.create_revision.to_le_bytes()[..shape.revision_width()]);
+            let mut rest = metadata.version;
+            while rest >= 128 {
+                append(&[rest as u8 | 128]);
+                rest >>= 7;
+            }
+            append(&[rest as u8]);
         }
         if let Some(deadline_ms) = metadata.expire_time_ms {
-            flags |= EXPIRES;
-            append(&deadline_ms.to_le_bytes());
+            append(&(deadline_ms - base_ms).to_le_bytes()[..shape.time_width()]);
         }
         if let Err(own) = self.content_type {
-            flags |= OWN_TYPE;
+            append(&[own.len() as u8]);
             append(own.as_bytes());
         }
-        append(self.key);
         if let Placed::Inside(value) = self.value {
             append(value);
         }
-        piece[2] = flags;
-        piece[3] = self.content_type.err().map_or(0, str::len) as u8;
-        piece[4..6].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
-        piece[6..8].copy_from_slice(&self.content_type.unwrap_or(0).to_le_bytes());
-        piece[8..12].copy_from_slice(&value_field.to_le_bytes());
-        piece[12..18].copy_from_slice(&metadata.update_time_ms.to_le_bytes()[..6]);
-        piece[18..26].copy_from_slice(&metadata.revision.to_le_bytes());
     }
 }
 
-/// A record where it lies.
+/// The flags of a record, and what follows from them alone.
 #[derive(Clone, Copy, Debug)]
-pub struct Record<'arena>(pub &'arena [u8]);
+struct Shape(u16);
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    let mut wide = [0; 8];
-    wide.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_le_bytes(wide)
-}
-
-impl<'arena> Record<'arena> {
-    fn flag(self, flag: u8) -> bool {
-        self.0[2] & flag != 0
+impl Shape {
+    fn has(self, flag: u16) -> bool {
+        self.0 & flag != 0
     }
 
-    fn expiry_at(self) -> usize {
-        HEAD_BYTES + if self.flag(HISTORY) { 16 } else { 0 }
+    fn key_width(self) -> usize {
+        1 + usize::from(self.0 >> KEY_WIDTH_SHIFT & 1)
     }
 
-    fn type_at(self) -> usize {
-        self.expiry_at() + if self.flag(EXPIRES) { 8 } else { 0 }
+    fn revision_width(self) -> usize {
+        REVISION_WIDTHS[usize::from(self.0 >> REVISION_WIDTH_SHIFT & 3)]
+    }
+
+    fn value_width(self) -> usize {
+        VALUE_WIDTHS[usize::from(self.0 >> VALUE_WIDTH_SHIFT & 3)]
+    }
+
+    fn type_width(self) -> usize {
+        usize::from(self.0 >> TYPE_WIDTH_SHIFT & 3)
+    }
+
+    fn time_width(self) -> usize {
+        if self.has(WIDE_TIME) { 8 } else { SHORT_TIME_BYTES }
     }
 
     fn key_at(self) -> usize {
-        self.type_at() + usize::from(self.0[3])
+        2 + self.key_width() + self.value_width() + self.type_width()
+    }
+
+    /// Bytes between key and value, but for those of the version and of a content type of its own.
+    fn fixed_bytes(self) -> usize {
+        self.revision_width()
+            + self.time_width()
+            + if self.has(HISTORY) { self.revision_width() } else { 0 }
+            + if self.has(EXPIRES) { self.time_width() } else { 0 }
+    }
+}
+
+/// A record where it lies: bytes from its beginning on.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'arena>(pub &'arena [u8]);
+
+/// A number of up to eight bytes.
+fn number_at(bytes: &[u8], at: usize, width: usize) -> u64 {
+    let mut wide = [0; 8];
+    wide[..width].copy_from_slice(&bytes[at..at + width]);
+    u64::from_le_bytes(wide)
+}
+
+fn varint_at(bytes: &[u8], at: usize) -> (u64, usize) {
+    let (mut number, mut length) = (0, 0);
+    loop {
+        let byte = bytes[at + length];
+        number |= u64::from(byte & 127) << (7 * length);
+        length += 1;
+        if byte < 128 || length == 10 {
+            return (number, length);
+        }
+    }
+}
+
+impl<'arena> Record<'arena> {
+    fn shape(self) -> Shape {
+        Shape(u16::from_le_bytes([self.0[0], self.0[1]]))
+    }
+
+    fn key_length(self) -> usize {
+        number_at(self.0, 2, self.shape().key_width()) as usize
+    }
+
+    fn value_field(self) -> u32 {
+        let shape = self.shape();
+        number_at(self.0, 2 + shape.key_width(), shape.value_width()) as u32
     }
 
     /// The key.
     pub fn key(self) -> &'arena [u8] {
-        let at = self.key_at();
-        &self.0[at..at + usize::from(u16_at(self.0, 4))]
-    }
-
-    /// Bytes of the value, where it lies here.
-    fn inside(self) -> &'arena [u8] {
-        let at = self.key_at() + usize::from(u16_at(self.0, 4));
-        &self.0[at..at + u32_at(self.0, 8) as usize]
+        &self.0[self.shape().key_at()..][..self.key_length()]
     }
 
     /// Slot of a value outside.
     pub fn outside(self) -> Option<u32> {
-        self.flag(OUTSIDE).then(|| u32_at(self.0, 8))
+        self.shape().has(OUTSIDE).then(|| self.value_field())
     }
 
-    /// The deadline.
-    pub fn expire_time_ms(self) -> Option<u64> {
-        self.flag(EXPIRES).then(|| u64_at(self.0, self.expiry_at()))
+    fn behind_key(self) -> usize {
+        self.shape().key_at() + self.key_length()
     }
 
     /// The revision.
     pub fn revision(self) -> u64 {
-        u64_at(self.0, 18)
+        number_at(self.0, self.behind_key(), self.shape().revision_width())
+    }
+
+    fn time_at(self, at: usize) -> u64 {
+        match self.shape().has(WIDE_TIME) {
+            true => number_at(self.0, at, 8),
+            false => EPOCH_MS + number_at(self.0, at, SHORT_TIME_BYTES),
+        }
+    }
+
+    fn history_at(self) -> usize {
+        self.behind_key() + self.shape().revision_width() + self.shape().time_width()
+    }
+
+    fn deadline_at(self) -> usize {
+        let (at, shape) = (self.history_at(), self.shape());
+        match shape.has(HISTORY) {
+            true => at + shape.revision_width() + varint_at(self.0, at + shape.revision_width()).1,
+            false => at,
+        }
+    }
+
+    /// The deadline.
+    pub fn expire_time_ms(self) -> Option<u64> {
+        self.shape().has(EXPIRES).then(|| self.time_at(self.deadline_at()))
+    }
+
+    fn own_type_at(self) -> usize {
+        self.deadline_at() + if self.shape().has(EXPIRES) { self.shape().time_width() } else { 0 }
+    }
+
+    fn value_at(self) -> usize {
+        let at = self.own_type_at();
+        if self.shape().has(OWN_TYPE) { at + 1 + usize::from(self.0[at]) } else { at }
+    }
+
+    /// Bytes of the whole record.
+    pub fn length(self) -> usize {
+        self.value_at() + if self.shape().has(OUTSIDE) { 0 } else { self.value_field() as usize }
     }
 
     fn metadata(self) -> Metadata {
-        let revision = self.revision();
-        let (create_revision, version) = match self.flag(HISTORY) {
-            true => (u64_at(self.0, HEAD_BYTES), u64_at(self.0, HEAD_BYTES + 8)),
+        let (shape, revision) = (self.shape(), self.revision());
+        let history = self.history_at();
+        let (create_revision, version) = match shape.has(HISTORY) {
+            true => {
+                let width = shape.revision_width();
+                (number_at(self.0, history, width), varint_at(self.0, history + width).0)
+            }
             false => (revision, 1),
         };
-        let mut time = [0; 8];
-        time[..6].copy_from_slice(&self.0[12..18]);
-        let expire_time_ms = self.expire_time_ms();
-        Metadata { revision, create_revision, version, update_time_ms: u64::from_le_bytes(time), expire_time_ms }
+        let update_time_ms = self.time_at(history - shape.time_width());
+        Metadata { revision, create_revision, version, update_time_ms, expire_time_ms: self.expire_time_ms() }
     }
 
     /// The entry.
@@ -193,14 +318,68 @@ impl<'arena> Record<'arena> {
                 Some(shared) => ValueRef::Shared(shared),
                 None => ValueRef::Inline(&[]),
             },
-            None => ValueRef::Inline(self.inside()),
+            None => ValueRef::Inline(&self.0[self.value_at()..][..self.value_field() as usize]),
         };
-        let content_type = if self.flag(OWN_TYPE) {
-            let at = self.type_at();
-            std::str::from_utf8(&self.0[at..at + usize::from(self.0[3])]).unwrap_or_default()
+        let shape = self.shape();
+        let content_type = if shape.has(OWN_TYPE) {
+            let at = self.own_type_at();
+            std::str::from_utf8(&self.0[at + 1..][..usize::from(self.0[at])]).unwrap_or_default()
         } else {
-            types.name(u16_at(self.0, 6))
+            let at = 2 + shape.key_width() + shape.value_width();
+            types.name(number_at(self.0, at, shape.type_width()) as u16)
         };
         EntryRef { key: self.key(), value, content_type, metadata: self.metadata() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_number() -> impl Strategy<Value = u64> {
+        (any::<u64>(), 0_u32..64).prop_map(|(number, shift)| number >> shift)
+    }
+
+    fn any_time() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            any_number(),
+            EPOCH_MS - 2..EPOCH_MS + 2,
+            Just(EPOCH_MS + (1 << 40) - 1),
+            Just(EPOCH_MS + (1 << 40))
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            key in proptest::collection::vec(any::<u8>(), 1..300),
+            value in proptest::collection::vec(any::<u8>(), 0..300),
+            slot in proptest::option::of(any::<u32>()),
+            own in proptest::option::of("[a-z]{0,255}"),
+            number in prop_oneof![Just(0_u16), 1..1_024_u16],
+            (revision, create_revision, version) in (any_number(), any_number(), any_number()),
+            (update_time_ms, expire_time_ms) in (any_time(), proptest::option::of(any_time())),
+        ) {
+            let metadata = Metadata { revision, create_revision, version, update_time_ms, expire_time_ms };
+            let placed = slot.map_or(Placed::Inside(&value), Placed::Outside);
+            let content_type = own.as_deref().map_or(Ok(number), Err);
+            let draft = Draft { key: &key, value: placed, content_type, metadata };
+            let mut piece = vec![0xFF; draft.length() + 9];
+            let length = draft.length();
+            draft.write(&mut piece[..length]);
+            let record = Record(&piece);
+            prop_assert_eq!(record.length(), length);
+            prop_assert!(piece[length..].iter().all(|byte| *byte == 0xFF));
+            prop_assert_eq!(piece[0] & ARENA_BITS, ARENA_BITS, "the arena's bits are left alone");
+            prop_assert_eq!((record.key(), record.metadata(), record.outside()), (&key[..], metadata, slot));
+            if slot.is_none() {
+                let types = ContentTypes::default();
+                let entry = record.entry(&types, &[]);
+                prop_assert_eq!(entry.value.as_slice(), &value[..]);
+                prop_assert_eq!(entry.content_type, own.as_deref().unwrap_or_default());
+            }
+        }
     }
 }

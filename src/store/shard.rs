@@ -1,11 +1,12 @@
 //! One shard: arena, index, deadlines and values outside, kept consistent by [`Place`].
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::{
     arena::Arena,
+    block::Kind,
     content_types::ContentTypes,
     hash_of,
     index::Index,
@@ -20,8 +21,6 @@ use crate::{
 
 /// Larger values live outside the arena and are shared with readers instead of copied.
 pub const INSIDE_BYTES_MAX: usize = 8 * 1024;
-/// What an entry of the deadline set costs, by the layout of the standard library's B-tree.
-const DEADLINE_BYTES: usize = 24;
 
 /// What a shard holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,17 +34,20 @@ pub struct ShardTotals {
 /// A part of the map.
 #[derive(Debug)]
 pub struct Shard {
-    arena: Arena,
-    index: Index,
-    ordered: Ordered,
-    deadlines: BTreeSet<(u64, u32)>,
+    pub(super) records: Arena,
+    /// What the indexes are made of.
+    pub(super) blocks: Arena,
+    pub(super) index: Index,
+    pub(super) ordered: Ordered,
+    /// By deadline, then by key: entries that have one.
+    pub(super) deadlines: Ordered,
     types: ContentTypes,
     values: Vec<Option<Bytes>>,
     free_values: Vec<u32>,
     outside_bytes: usize,
     keys: usize,
     data_bytes: usize,
-    hash_seed: u64,
+    pub(super) hash_seed: u64,
     /// A view of the store that is being walked, and this shard's number: it gets entries before they change.
     pub(super) view: Option<(Arc<View>, usize)>,
 }
@@ -53,10 +55,11 @@ pub struct Shard {
 impl Shard {
     pub fn new(hash_seed: u64) -> Self {
         Self {
-            arena: Arena::default(),
+            records: Arena::default(),
+            blocks: Arena::default(),
             index: Index::default(),
-            ordered: Ordered::default(),
-            deadlines: BTreeSet::new(),
+            ordered: Ordered::new(Kind::Keys),
+            deadlines: Ordered::new(Kind::Deadlines),
             types: ContentTypes::default(),
             values: Vec::new(),
             free_values: Vec::new(),
@@ -73,10 +76,12 @@ impl Shard {
             keys: self.keys,
             data_bytes: self.data_bytes,
             expiring: self.deadlines.len(),
-            allocated_bytes: self.arena.allocated_bytes()
+            allocated_bytes: self.records.allocated_bytes()
+                + self.blocks.allocated_bytes()
                 + self.index.allocated_bytes()
                 + self.ordered.allocated_bytes()
-                + self.deadlines.len() * DEADLINE_BYTES
+                + self.deadlines.allocated_bytes()
+                + self.values.capacity() * size_of::<Option<Bytes>>()
                 + self.outside_bytes,
         }
     }
@@ -92,19 +97,22 @@ impl Shard {
 
     /// Adds up to `limit` entries whose deadline is at or before `time_ms`, oldest first.
     pub fn due(&self, time_ms: u64, limit: usize, due: &mut Vec<(Bytes, u64)>) {
-        let oldest = self.deadlines.iter().take_while(|(deadline_ms, _)| *deadline_ms <= time_ms).take(limit);
-        due.extend(oldest.map(|(_, handle)| {
-            let record = Record(self.arena.get(*handle));
-            (Bytes::copy_from_slice(record.key()), record.revision())
-        }));
+        let oldest = self.due_at(time_ms).take(limit);
+        due.extend(oldest.map(|record| (Bytes::copy_from_slice(record.key()), record.revision())));
+    }
+
+    fn due_at(&self, time_ms: u64) -> impl Iterator<Item = Record<'_>> {
+        let records = self.deadlines.iter(&self.blocks).map(|handle| Record(self.records.get(handle)));
+        records.take_while(move |record| record.expire_time_ms().is_some_and(|deadline_ms| deadline_ms <= time_ms))
     }
 
     pub fn next_deadline_ms(&self) -> Option<u64> {
-        self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms)
+        let first = self.deadlines.iter(&self.blocks).next()?;
+        Record(self.records.get(first)).expire_time_ms()
     }
 
     pub fn for_each(&self, visit: &mut impl FnMut(EntryRef<'_>)) {
-        for handle in self.index.iter() {
+        for handle in self.index.iter(&self.blocks) {
             visit(self.entry(handle));
         }
     }
@@ -112,14 +120,17 @@ impl Shard {
     /// The place before `key`, and behind all smaller keys; `None`: behind the last key.
     pub fn before(&self, key: Option<&[u8]>) -> Cursor {
         match key {
-            Some(key) => self.ordered.before(key, |handle| Record(self.arena.get(handle)).key()),
+            Some(key) => self.place_of_key(key),
             None => self.ordered.end(),
         }
     }
 
     /// The entry next to a place, and the place on its other side.
     pub fn step(&self, cursor: Cursor, descending: bool) -> Option<(EntryRef<'_>, Cursor)> {
-        let stepped = if descending { self.ordered.previous(cursor) } else { self.ordered.next(cursor) };
+        let stepped = match descending {
+            true => self.ordered.previous(&self.blocks, cursor),
+            false => self.ordered.next(&self.blocks, cursor),
+        };
         stepped.map(|(handle, cursor)| (self.entry(handle), cursor))
     }
 
@@ -128,8 +139,18 @@ impl Shard {
         let all = self.ordered.count(self.before(Some(start)), self.before(end));
         let inside = |key: &[u8]| key >= start && end.is_none_or(|end| key < end);
         // Few: the expirer removes them within milliseconds.
-        let due = self.deadlines.iter().take_while(|(deadline_ms, _)| *deadline_ms <= time_ms);
-        all - due.filter(|(_, handle)| inside(Record(self.arena.get(*handle)).key())).count()
+        all - self.due_at(time_ms).filter(|record| inside(record.key())).count()
+    }
+
+    pub(super) fn place_of_key(&self, key: &[u8]) -> Cursor {
+        self.ordered.place(&self.blocks, |handle| Record(self.records.get(handle)).key() < key)
+    }
+
+    pub(super) fn place_of_deadline(&self, deadline_ms: u64, key: &[u8]) -> Cursor {
+        self.deadlines.place(&self.blocks, |handle| {
+            let record = Record(self.records.get(handle));
+            (record.expire_time_ms().unwrap_or(0), record.key()) < (deadline_ms, key)
+        })
     }
 
     /// Adds an entry that is not there, to all but the ordered index, which [`Self::order`] builds. Gives its handle.
@@ -141,26 +162,31 @@ impl Shard {
             _ => Placed::Outside(self.keep_outside(value)),
         };
         let draft = Draft { key: entry.key, value: value_placed, content_type, metadata: entry.metadata };
-        let handle = self.arena.allocate(Arena::units_for(draft.length())).ok_or_else(address_space_used_up)?;
-        draft.write(self.arena.get_mut(handle));
-        let (arena, seed) = (&self.arena, self.hash_seed);
-        self.index.insert(hash, handle, |handle| hash_of(seed, Record(arena.get(handle)).key()));
-        if let Some(deadline_ms) = entry.metadata.expire_time_ms {
-            self.deadlines.insert((deadline_ms, handle));
-        }
+        let units = Arena::units_for(draft.length());
+        let handle = self.records.allocate(units).ok_or_else(full)?;
+        draft.write(self.records.get_mut(handle, units));
+        let (seed, records) = (self.hash_seed, &self.records);
+        let hash_of_handle = |handle| hash_of(seed, Record(records.get(handle)).key());
+        self.index.insert(&mut self.blocks, hash, handle, hash_of_handle).ok_or_else(full)?;
         self.keys += 1;
         self.data_bytes += entry.key.len() + value.len();
         Ok(handle)
     }
 
-    /// Builds the ordered index from the handles of all loaded entries. False if a key is there twice.
-    pub fn order(&mut self, mut handles: Vec<u32>) -> bool {
-        let key_of = |handle: &u32| Record(self.arena.get(*handle)).key();
+    /// Builds the ordered indexes from the handles of all loaded entries. False if a key is there twice; `None` when no
+    /// memory is left.
+    pub fn order(&mut self, mut handles: Vec<u32>) -> Option<bool> {
+        let records = &self.records;
+        let record = |handle: &u32| Record(records.get(*handle));
         // Stable, because that sort makes use of rows that are in order already.
-        handles.sort_by(|left, right| key_of(left).cmp(key_of(right)));
-        let unique = handles.windows(2).all(|pair| key_of(&pair[0]) < key_of(&pair[1]));
-        self.ordered = Ordered::from_sorted(&handles);
-        unique
+        handles.sort_by(|left, right| record(left).key().cmp(record(right).key()));
+        let unique = handles.windows(2).all(|pair| record(&pair[0]).key() < record(&pair[1]).key());
+        self.ordered = Ordered::from_sorted(&mut self.blocks, Kind::Keys, &handles)?;
+        handles.retain(|handle| record(handle).expire_time_ms().is_some());
+        // They are in the order of their keys, and stay so where deadlines are the same.
+        handles.sort_by_key(|handle| record(handle).expire_time_ms());
+        self.deadlines = Ordered::from_sorted(&mut self.blocks, Kind::Deadlines, &handles)?;
+        Some(unique)
     }
 
     /// An entry is about to change: a walk that has not come to it yet gets it as it is.
@@ -171,11 +197,15 @@ impl Shard {
     }
 
     fn find_handle(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        self.index.find(hash, |handle| Record(self.arena.get(handle)).key() == key)
+        self.index.find(&self.blocks, hash, |handle| Record(self.records.get(handle)).key() == key)
     }
 
     fn entry(&self, handle: u32) -> EntryRef<'_> {
-        Record(self.arena.get(handle)).entry(&self.types, &self.values)
+        Record(self.records.get(handle)).entry(&self.types, &self.values)
+    }
+
+    pub(super) fn units(&self, handle: u32) -> usize {
+        Arena::units_for(Record(self.records.get(handle)).length())
     }
 
     fn keep_outside(&mut self, value: &[u8]) -> u32 {
@@ -203,19 +233,29 @@ impl Shard {
 
     /// Forgets what hangs on a record besides the record itself.
     fn detach(&mut self, handle: u32, with_value: bool) {
-        let record = Record(self.arena.get(handle));
-        let (deadline_ms, outside) = (record.expire_time_ms(), record.outside());
-        if let Some(deadline_ms) = deadline_ms {
-            self.deadlines.remove(&(deadline_ms, handle));
+        let record = Record(self.records.get(handle));
+        let outside = record.outside();
+        if let Some(deadline_ms) = record.expire_time_ms() {
+            let place = self.place_of_deadline(deadline_ms, record.key());
+            self.deadlines.remove(&mut self.blocks, place);
         }
         if let Some(slot) = outside.filter(|_| with_value) {
             self.drop_outside(slot);
         }
     }
+
+    /// Adds a new record to the indexes.
+    fn attach(&mut self, hash: u64, key: &[u8], handle: u32) -> Option<()> {
+        let (seed, records) = (self.hash_seed, &self.records);
+        let place = self.place_of_key(key);
+        let hash_of_handle = |handle| hash_of(seed, Record(records.get(handle)).key());
+        self.index.insert(&mut self.blocks, hash, handle, hash_of_handle)?;
+        self.ordered.insert(&mut self.blocks, place, handle)
+    }
 }
 
-fn address_space_used_up() -> Error {
-    Error::new(Reason::MemoryLimit, "a shard's address space of 64 GiB is used up: delete keys")
+fn full() -> Error {
+    Error::new(Reason::MemoryLimit, "no memory is left for this part of the store: delete keys")
 }
 
 /// A key's place in its shard, under the write lock.
@@ -260,7 +300,7 @@ impl Place<'_> {
         let value_bytes = entry.value.as_slice().len();
         let own_type = entry.content_type.to_owned();
         let content_type = self.shard.types.number(&own_type).ok_or(own_type.as_str());
-        let record = Record(self.shard.arena.get(handle));
+        let record = Record(self.shard.records.get(handle));
         let stored = match record.outside() {
             Some(slot) => self.store(
                 &Draft { key: self.key, value: Placed::Outside(slot), content_type, metadata },
@@ -276,7 +316,7 @@ impl Place<'_> {
                 )
             }
         };
-        // A record grows by 24 bytes at most; with the address space used up, the entry stays as it is.
+        // A record grows by a few bytes at most; when there is no memory at all, the entry stays as it is.
         drop(stored);
     }
 
@@ -288,10 +328,11 @@ impl Place<'_> {
         self.shard.data_bytes -= entry.key.len() + entry.value.as_slice().len();
         self.shard.keys -= 1;
         self.shard.detach(handle, true);
-        self.shard.index.remove(self.hash, handle);
-        let arena = &self.shard.arena;
-        self.shard.ordered.remove(self.key, |handle| Record(arena.get(handle)).key());
-        self.shard.arena.release(handle);
+        self.shard.index.remove(&mut self.shard.blocks, self.hash, handle);
+        let place = self.shard.place_of_key(self.key);
+        self.shard.ordered.remove(&mut self.shard.blocks, place);
+        let units = self.shard.units(handle);
+        self.shard.records.release(handle, units);
         true
     }
 
@@ -299,35 +340,38 @@ impl Place<'_> {
     fn store(&mut self, draft: &Draft<'_>, value_bytes: usize, new_value: bool) -> Result<()> {
         let shard = &mut *self.shard;
         let units = Arena::units_for(draft.length());
-        let old = self.handle;
-        let handle = match old.filter(|old| shard.arena.units(*old) == units) {
-            Some(same) => same,
-            None => shard.arena.allocate(units).ok_or_else(address_space_used_up)?,
+        let old = self.handle.map(|handle| (handle, shard.units(handle)));
+        // What follows takes a page of each at most: from here on nothing can fail halfway.
+        if !(shard.records.reserve() && shard.blocks.reserve()) {
+            return Err(full());
+        }
+        let handle = match old {
+            Some((same, old_units)) if old_units == units => same,
+            _ => shard.records.allocate(units).ok_or_else(full)?,
         };
-        if let Some(old) = old {
+        if let Some((old, _)) = old {
             shard.hand_over(old);
             shard.data_bytes -= draft.key.len() + shard.entry(old).value.as_slice().len();
             shard.detach(old, new_value);
         }
-        draft.write(shard.arena.get_mut(handle));
+        draft.write(shard.records.get_mut(handle, units));
         match old {
             None => {
                 shard.keys += 1;
-                let (arena, seed) = (&shard.arena, shard.hash_seed);
-                shard.index.insert(self.hash, handle, |handle| hash_of(seed, Record(arena.get(handle)).key()));
-                shard.ordered.insert(self.key, handle, |handle| Record(arena.get(handle)).key());
+                shard.attach(self.hash, draft.key, handle).ok_or_else(full)?;
             }
-            Some(old) if old != handle => {
-                shard.index.replace(self.hash, old, handle);
-                let arena = &shard.arena;
-                shard.ordered.replace(self.key, handle, |handle| Record(arena.get(handle)).key());
-                shard.arena.release(old);
+            Some((old, old_units)) if old != handle => {
+                shard.index.replace(&mut shard.blocks, self.hash, old, handle);
+                let place = shard.place_of_key(draft.key);
+                shard.ordered.replace(&mut shard.blocks, place, handle);
+                shard.records.release(old, old_units);
             }
             Some(_) => {}
         }
         shard.data_bytes += draft.key.len() + value_bytes;
         if let Some(deadline_ms) = draft.metadata.expire_time_ms {
-            shard.deadlines.insert((deadline_ms, handle));
+            let place = shard.place_of_deadline(deadline_ms, draft.key);
+            shard.deadlines.insert(&mut shard.blocks, place, handle).ok_or_else(full)?;
         }
         self.handle = Some(handle);
         Ok(())
