@@ -102,12 +102,36 @@ pub const OFFSET_STEP_RESTORE: u64 = 1 << 40;
 pub const REVISION_MAX: u64 = 1 << 53;
 /// Pairs in one Expire record at most.
 pub const EXPIRE_KEYS_MAX: usize = 1_000;
+/// Pairs in one Evict record at most: applied within a millisecond.
+pub const EVICT_KEYS_MAX: usize = 256;
 /// Records between two syncs at most in weak modes: keeps what a crash can lose below [`OFFSET_STEP_UNCLEAN`].
 pub const UNSYNCED_RECORDS_MAX: u64 = OFFSET_STEP_UNCLEAN / 2;
+
+/// Part of the machine's memory, or of its cgroup's limit, that the store may use where nothing else is said.
+pub const MEMORY_PERCENT_DEFAULT: u8 = 70;
+/// Smallest memory limit that configuration may ask for.
+pub const MEMORY_BYTES_MIN: u64 = MIB as u64;
+
+/// Part of the disk that is kept free, in hundredths …
+pub const DISK_RESERVE_PERCENT: u64 = 5;
+/// … and how much that is at most.
+pub const DISK_RESERVE_BYTES_MAX: u64 = 1024 * MIB as u64;
 
 /// Bytes of headers that the HTTP parsers accept; what lies between this and [`Limits::header_bytes`] gets a
 /// well-formed HEADER_TOO_LARGE, what lies beyond gets the parser's own bare 431.
 pub const HEADER_PARSER_BYTES: usize = 64 * KIB;
+
+/// What goes when memory is short.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// Nothing: growth is refused.
+    #[default]
+    None,
+    /// Entries that were not used for a while.
+    All,
+    /// Of these only such as have a deadline.
+    Expiring,
+}
 
 /// The limits in force: defaults here, set by configuration's sections `limits` and `wal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +184,12 @@ pub struct Limits {
     pub request_window_ids: usize,
     /// Bytes that remembered answers may take at most.
     pub request_window_bytes: usize,
+    /// What goes when memory is short.
+    pub eviction: Eviction,
+    /// Bytes of the disk that are kept free; `None`: as many as disk, segments and snapshots call for.
+    pub disk_reserve_bytes: Option<u64>,
+    /// Bytes that entries and indexes may use; resolved from `store.memory_limit` at the start.
+    pub memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -189,6 +219,9 @@ impl Default for Limits {
             request_window: Duration::from_secs(600),
             request_window_ids: 1_000_000,
             request_window_bytes: 256 * MIB,
+            eviction: Eviction::None,
+            disk_reserve_bytes: None,
+            memory_bytes: u64::MAX,
         }
     }
 }

@@ -129,7 +129,9 @@ pub struct State {
     pub keys: u64,
     /// Bytes of keys and values.
     pub data_bytes: u64,
-    /// Bytes that the store allocated for them.
+    /// Bytes that entries and indexes use.
+    pub used_bytes: u64,
+    /// Bytes that the store holds for them.
     pub allocated_bytes: u64,
     /// Revision of the last applied record.
     pub revision: u64,
@@ -164,7 +166,12 @@ struct Gauges {
     written_bytes: AtomicU64,
     keys: AtomicU64,
     data_bytes: AtomicU64,
+    used_bytes: AtomicU64,
     allocated_bytes: AtomicU64,
+    memory_limit_bytes: AtomicU64,
+    evicted_keys: AtomicU64,
+    disk_free_bytes: AtomicU64,
+    disk_reserve_bytes: AtomicU64,
     revision: AtomicU64,
     request_window_ms: AtomicU64,
     recovery_us: AtomicU64,
@@ -417,10 +424,27 @@ impl Metrics {
         let gauges = &self.0.gauges;
         gauges.keys.store(state.keys, Ordering::Relaxed);
         gauges.data_bytes.store(state.data_bytes, Ordering::Relaxed);
+        gauges.used_bytes.store(state.used_bytes, Ordering::Relaxed);
         self.allocated(state.allocated_bytes);
         gauges.revision.store(state.revision, Ordering::Relaxed);
         let window_ms = u64::try_from(state.request_window.as_millis()).unwrap_or(u64::MAX);
         gauges.request_window_ms.store(window_ms, Ordering::Relaxed);
+    }
+
+    /// So many entries were removed to make room.
+    pub fn evicted(&self, keys: u64) {
+        self.0.gauges.evicted_keys.fetch_add(keys, Ordering::Relaxed);
+    }
+
+    /// The disk has so much room, of which so much is kept free.
+    pub fn disk(&self, free_bytes: u64, reserve_bytes: u64) {
+        self.0.gauges.disk_free_bytes.store(free_bytes, Ordering::Relaxed);
+        self.0.gauges.disk_reserve_bytes.store(reserve_bytes, Ordering::Relaxed);
+    }
+
+    /// The store may use so much.
+    pub fn memory_limit(&self, bytes: u64) {
+        self.0.gauges.memory_limit_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// So many watchers are there.
@@ -597,14 +621,22 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
         &gauges.watch_history_events
     });
     gauge("tandem.watch.history", "By", "Bytes that these events take.", |gauges| &gauges.watch_history_bytes);
-    gauge("tandem.memory.allocated", "By", "Bytes that the store allocated for entries and indexes.", |gauges| {
+    gauge("tandem.memory.used", "By", "Bytes that entries and indexes use.", |gauges| &gauges.used_bytes);
+    gauge("tandem.memory.allocated", "By", "Bytes that the store holds for entries and indexes.", |gauges| {
         &gauges.allocated_bytes
+    });
+    gauge("tandem.memory.limit", "By", "Bytes that entries and indexes may use.", |gauges| &gauges.memory_limit_bytes);
+    gauge("tandem.disk.free", "By", "Bytes that are free on the disk of the data directory.", |gauges| {
+        &gauges.disk_free_bytes
+    });
+    gauge("tandem.disk.reserve", "By", "Bytes of that disk below which growth is refused.", |gauges| {
+        &gauges.disk_reserve_bytes
     });
     let overhead = Arc::clone(gauges);
     meter
         .u64_observable_gauge("tandem.memory.overhead")
         .with_unit("By")
-        .with_description("What the store allocated beyond the keys and values themselves.")
+        .with_description("What the store holds beyond the keys and values themselves.")
         .with_callback(move |observer| {
             let allocated = overhead.allocated_bytes.load(Ordering::Relaxed);
             observer.observe(allocated.saturating_sub(overhead.data_bytes.load(Ordering::Relaxed)), &[]);
@@ -640,6 +672,7 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
             .build();
     };
     counter("tandem.wal.written", "By", "Bytes written to the write-ahead log.", |gauges| &gauges.written_bytes);
+    counter("tandem.evictions", "{key}", "Entries removed to make room.", |gauges| &gauges.evicted_keys);
     counter("tandem.watch.events", "{event}", "Events sent to watchers.", |gauges| &gauges.watch_events);
     counter("tandem.watch.dropped", "{watcher}", "Watchers ended because they read too slowly.", |gauges| {
         &gauges.watch_dropped
@@ -710,7 +743,12 @@ mod tests {
             "tandem_commit_queue_depth 0",
             "tandem_keys 0",
             "tandem_data_bytes 0",
+            "tandem_memory_used_bytes 0",
             "tandem_memory_allocated_bytes 0",
+            "tandem_memory_limit_bytes 0",
+            "tandem_evictions_total 0",
+            "tandem_disk_free_bytes 0",
+            "tandem_disk_reserve_bytes 0",
             "tandem_memory_overhead_bytes 0",
             "tandem_revision 0",
             "tandem_request_window_seconds 0",

@@ -2,11 +2,13 @@
 
 mod cores;
 mod loading;
+mod memory;
 mod serving;
 
 use std::{
     io::{self, Write as _},
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -75,6 +77,11 @@ fn complain(text: &str) {
 }
 
 fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
+    let mut settings = settings.clone();
+    let memory = memory::resolve(settings.store.memory_limit, Path::new("/"));
+    settings.limits.memory_bytes = memory.bytes;
+    let settings = &settings;
+    tracing::info!(bytes = memory.bytes, source = memory.source, "memory limit");
     let listeners = bind(settings)?;
     let addresses = [listeners.http.local_addr()?, listeners.grpc.local_addr()?, listeners.ops.local_addr()?];
     let metrics = Metrics::new(settings.telemetry.metrics).map_err(|error| Trouble::Other(error.to_string()))?;

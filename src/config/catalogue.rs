@@ -5,9 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use config::{Value, ValueKind};
 
-use super::{LogFormat, Settings, SyncMode};
+use super::{LogFormat, MemoryLimit, Settings, SyncMode};
 use crate::{
-    limits::{KEY_BYTES_MAX, REQUEST_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, VALUE_BYTES_MAX},
+    limits::{
+        Eviction, KEY_BYTES_MAX, MEMORY_BYTES_MIN, MEMORY_PERCENT_DEFAULT, REQUEST_BYTES_MAX, SEGMENT_BYTES_MAX,
+        SEGMENT_BYTES_MIN, VALUE_BYTES_MAX,
+    },
     notation::{parse_bytes, parse_duration, show_bytes, show_duration},
 };
 
@@ -22,6 +25,9 @@ enum Kind {
     Segment(fn(&mut Settings) -> &mut u64),
     Time(fn(&mut Settings) -> &mut Duration, Duration, Duration),
     Sync,
+    Memory,
+    Reserve,
+    Eviction,
     Format,
     Streams,
     Origins,
@@ -78,6 +84,11 @@ pub const KEYS: &[Key] = &[
         "How long the process stays up, serving reads, after the log failed.",
     ),
     key(
+        "wal.disk_reserve",
+        Kind::Reserve,
+        "Disk space that is kept free; growth gets DISK_FULL below it. auto = two segments or 5% of the disk up to 1GiB, whichever is more, and 1.2 times the last snapshot.",
+    ),
+    key(
         "snapshot.keep",
         Kind::Count(|s| &mut s.snapshot.keep, 1, 100),
         "How many snapshots are kept; the log goes back to the oldest of them.",
@@ -96,6 +107,16 @@ pub const KEYS: &[Key] = &[
         "snapshot.bytes_per_second",
         Kind::Bytes(|s| &mut s.snapshot.bytes_per_second, 1 << 20, 1 << 40),
         "How fast a snapshot is written: slow enough to leave the disk to the log.",
+    ),
+    key(
+        "store.memory_limit",
+        Kind::Memory,
+        "Memory that entries and indexes may use; growth past it gets MEMORY_LIMIT. auto = 70% of the cgroup's limit, else of the machine's memory.",
+    ),
+    key(
+        "store.eviction",
+        Kind::Eviction,
+        "What goes when memory is short: none = nothing, growth is refused; all = entries that were not used for a while; expiring = of these only such as expire.",
     ),
     key("limits.key_bytes", Kind::Bytes(|s| &mut s.limits.key_bytes, 1, KEY_BYTES_MAX), "Longest key."),
     key("limits.value_bytes", Kind::Bytes(|s| &mut s.limits.value_bytes, 1, VALUE_BYTES_MAX), "Longest value."),
@@ -274,6 +295,18 @@ impl Key {
                     _ => return Err(format!("{text:?} is no mode")),
                 };
             }
+            Kind::Memory => settings.store.memory_limit = memory_of(text)?,
+            Kind::Eviction => {
+                settings.limits.eviction = match text {
+                    "none" => Eviction::None,
+                    "all" => Eviction::All,
+                    "expiring" => Eviction::Expiring,
+                    _ => return Err(format!("{text:?} is no choice")),
+                };
+            }
+            Kind::Reserve => {
+                settings.limits.disk_reserve_bytes = if text == "auto" { None } else { Some(bytes_of(text)?) };
+            }
             Kind::Format => {
                 settings.telemetry.log_format = match text {
                     "auto" => LogFormat::Auto,
@@ -306,6 +339,9 @@ impl Key {
                 format!("{} to {}; units ms, s, m, h, d", show_duration(*least), show_duration(*most))
             }
             Kind::Sync => "always, interval or never".into(),
+            Kind::Eviction => "none, all or expiring".into(),
+            Kind::Reserve => "auto, or a size; 0: none".into(),
+            Kind::Memory => format!("auto, 1% to 100%, or a size from {}", show_bytes(MEMORY_BYTES_MIN)),
             Kind::Format => "auto, text or json".into(),
             Kind::Streams => "1 to 65536".into(),
             Kind::Origins => {
@@ -331,6 +367,17 @@ impl Key {
                 SyncMode::Always => "always".into(),
                 SyncMode::Interval => "interval".into(),
                 SyncMode::Never => "never".into(),
+            },
+            Kind::Eviction => match settings.limits.eviction {
+                Eviction::None => "none".into(),
+                Eviction::All => "all".into(),
+                Eviction::Expiring => "expiring".into(),
+            },
+            Kind::Reserve => settings.limits.disk_reserve_bytes.map_or("auto".into(), show_bytes),
+            Kind::Memory => match settings.store.memory_limit {
+                MemoryLimit::Percent(MEMORY_PERCENT_DEFAULT) => "auto".into(),
+                MemoryLimit::Percent(percent) => format!("{percent}%"),
+                MemoryLimit::Bytes(bytes) => show_bytes(bytes),
             },
             Kind::Format => match settings.telemetry.log_format {
                 LogFormat::Auto => "auto".into(),
@@ -376,6 +423,19 @@ fn is_origin(text: &str) -> bool {
 
 fn bytes_of(text: &str) -> Result<u64, String> {
     parse_bytes(text).ok_or_else(|| format!("{text:?} is not a size: units are KiB, MiB and GiB"))
+}
+
+fn memory_of(text: &str) -> Result<MemoryLimit, String> {
+    if text == "auto" {
+        return Ok(MemoryLimit::Percent(MEMORY_PERCENT_DEFAULT));
+    }
+    match text.strip_suffix('%') {
+        Some(number) => {
+            let percent = number.parse().map_err(|_| format!("{text:?} is no percentage"))?;
+            within(percent, 1, 100, text).map(MemoryLimit::Percent)
+        }
+        None => within(bytes_of(text)?, MEMORY_BYTES_MIN, u64::MAX, text).map(MemoryLimit::Bytes),
+    }
 }
 
 fn duration_of(text: &str) -> Result<Duration, String> {

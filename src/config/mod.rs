@@ -18,7 +18,7 @@ use config::{Config, File, FileFormat, Map, Value, ValueKind};
 pub use self::catalogue::example;
 use self::catalogue::{KEYS, render, suggestion};
 use crate::{
-    limits::{Limits, RECORD_OVERHEAD_BYTES_MAX},
+    limits::{Limits, MEMORY_PERCENT_DEFAULT, RECORD_OVERHEAD_BYTES_MAX},
     notation::show_bytes,
 };
 
@@ -103,6 +103,22 @@ impl Default for SnapshotPolicy {
     }
 }
 
+/// How much memory the store may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// So many hundredths of the cgroup's limit, or of the machine's memory.
+    Percent(u8),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// Section `store`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// How much memory it may use.
+    pub memory_limit: MemoryLimit,
+}
+
 /// Section `telemetry`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Telemetry {
@@ -125,6 +141,8 @@ pub struct Settings {
     pub wal: Wal,
     /// Section `snapshot`.
     pub snapshot: SnapshotPolicy,
+    /// Section `store`.
+    pub store: Store,
     /// Section `limits`.
     pub limits: Limits,
     /// Section `telemetry`.
@@ -150,6 +168,7 @@ impl Default for Settings {
                 failed_exit_after: Duration::from_secs(60),
             },
             snapshot: SnapshotPolicy::default(),
+            store: Store { memory_limit: MemoryLimit::Percent(MEMORY_PERCENT_DEFAULT) },
             limits: Limits::default(),
             telemetry: Telemetry { log_level: "info".into(), log_format: LogFormat::Auto, metrics: true },
         }
@@ -384,6 +403,28 @@ mod tests {
         for bad in ["a.example", "https://a.example/", "https://a.example/x", "HTTPS://a.example", "https://"] {
             let errors = load(&environment(&[("TANDEM__CORS__ALLOWED_ORIGINS", bad)])).unwrap_err();
             assert!(errors.to_string().contains("is not an origin"), "{bad}: {errors}");
+        }
+    }
+
+    #[test]
+    fn a_memory_limit_is_auto_a_size_or_a_percentage() {
+        let limit = |text| {
+            let loaded = load(&environment(&[("TANDEM__STORE__MEMORY_LIMIT", text)]));
+            loaded.map(|loaded| (loaded.settings.store.memory_limit, loaded.show()))
+        };
+        for (text, expected) in [
+            ("auto", MemoryLimit::Percent(70)),
+            ("512MiB", MemoryLimit::Bytes(512 << 20)),
+            ("1GiB", MemoryLimit::Bytes(1 << 30)),
+            ("25%", MemoryLimit::Percent(25)),
+        ] {
+            let (found, shown) = limit(text).unwrap();
+            assert_eq!(found, expected);
+            assert!(shown.contains(&format!("memory_limit: {text}  #")), "{shown}");
+        }
+        for bad in ["", "0%", "101%", "-1%", "1.5%", "%", "1023KiB", "lots", "1GB"] {
+            let errors = limit(bad).unwrap_err().to_string();
+            assert!(errors.contains("store.memory_limit") && errors.contains("it takes auto"), "{bad}: {errors}");
         }
     }
 

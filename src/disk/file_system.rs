@@ -26,9 +26,20 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
+    /// Room on the disk that holds a folder.
+    fn space(&self, directory: &Path) -> io::Result<Space>;
     /// Locks a file, created if need be, for as long as the guard lives. `WouldBlock` with the holder's note when
     /// somebody else has it; `note` becomes the file's content otherwise.
     fn lock(&self, path: &Path, note: &str) -> io::Result<Box<dyn LockGuard>>;
+}
+
+/// Room on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that may still be written.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
 }
 
 /// Holds a lock until it is dropped.
@@ -116,6 +127,12 @@ impl FileSystem for RealFileSystem {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         fs::File::open(path)?.sync_all()
+    }
+
+    fn space(&self, directory: &Path) -> io::Result<Space> {
+        let disk = rustix::fs::statvfs(directory)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(Space { free_bytes: bytes(disk.f_bavail), total_bytes: bytes(disk.f_blocks) })
     }
 
     fn lock(&self, path: &Path, note: &str) -> io::Result<Box<dyn LockGuard>> {

@@ -15,7 +15,7 @@ pub mod snapshot;
 mod wal;
 
 pub use self::{
-    file_system::{File, FileSystem, RealFileSystem},
+    file_system::{File, FileSystem, RealFileSystem, Space},
     header::StoreId,
     progress::{Phase, Progress, Step},
     recovery::{

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
-use super::file_system::{File, FileSystem, LockGuard};
+use super::file_system::{File, FileSystem, LockGuard, Space};
 
 /// Pieces in which the disk keeps or loses what was not synced.
 const SECTOR_BYTES: usize = 512;
@@ -351,6 +351,12 @@ impl FileSystem for SimulatedFileSystem {
         let inside: Vec<NameChange> = inside;
         inside.iter().for_each(|change| apply_name(&mut disk.durable_names, change));
         Ok(())
+    }
+
+    fn space(&self, _directory: &Path) -> io::Result<Space> {
+        let disk = self.disk.lock();
+        let total = disk.capacity_bytes.unwrap_or(1 << 40);
+        Ok(Space { free_bytes: total.saturating_sub(disk.used_bytes()) as u64, total_bytes: total as u64 })
     }
 
     fn lock(&self, path: &Path, note: &str) -> io::Result<Box<dyn LockGuard>> {

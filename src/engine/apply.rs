@@ -16,7 +16,7 @@ use crate::{
     model::{Conditions, EntryRef, KeySpan, Refusal},
     pb::{
         self, EventKind,
-        storage::{Expire, LogRecord, Open, Settings, log_record::Command},
+        storage::{Evict, Expire, LogRecord, Open, Settings, log_record::Command},
     },
     store::{Place, Places, Store},
 };
@@ -191,6 +191,7 @@ impl Applier {
                 self.expire(expire, revision);
                 done(revision)
             }
+            Command::Evict(evict) => self.evict(evict, revision),
             Command::Put(_) | Command::Delete(_) | Command::Increment(_) | Command::Touch(_) => {
                 match KeyWrite::of(command) {
                     Some(write) => self.once(record, revision, |applier| applier.write(write, revision)),
@@ -233,6 +234,21 @@ impl Applier {
                 }
             });
         }
+    }
+
+    fn evict(&mut self, evict: &Evict, revision: u64) -> Applied {
+        let mut deleted = 0;
+        for evicted in &evict.keys {
+            self.store.write(&evicted.key, |place| {
+                if place.entry().is_some_and(|entry| entry.metadata.revision == evicted.revision) {
+                    // No reader sees the entry gone at an earlier revision.
+                    self.published.store(revision, Ordering::Release);
+                    deleted += 1;
+                    remove(place, EventKind::Evict, &mut self.changed);
+                }
+            });
+        }
+        Applied { revision, effect: Effect::Range { deleted, next: None }, seen: Vec::new(), replayed: false }
     }
 
     /// The first keys of a range, all under one lock.
@@ -345,13 +361,6 @@ fn key_of(op: &pb::TxnOp) -> Option<&Bytes> {
     }
 }
 
-fn write_of(op: &pb::TxnOp) -> Option<KeyWrite<'_>> {
-    match op.op.as_ref()? {
-        pb::txn_op::Op::Get(_) => None,
-        pb::txn_op::Op::Write(write) => KeyWrite::of_op(write),
-    }
-}
-
 /// What a branch did: of each operation the change, and the entry before or read.
 type Branch = (Vec<Option<judge::Change>>, Vec<Option<pb::Entry>>);
 
@@ -371,7 +380,7 @@ fn carry_out_branch(
         let Some(key) = key_of(op) else { continue };
         let judged = places.at(first + number, key, |place| {
             let entry = place.entry().filter(|entry| !entry.metadata.expired_at(time_ms));
-            match write_of(op) {
+            match KeyWrite::of_txn_op(op) {
                 None => {
                     let with_value = !matches!(&op.op, Some(pb::txn_op::Op::Get(get)) if get.metadata_only);
                     Ok((None, entry.map(|entry| entry.to_pb(with_value)), None))

@@ -89,7 +89,8 @@ impl<'command> KeyWrite<'command> {
             Command::Increment(request) => Some(Self::Increment(request)),
             Command::Touch(request) => Some(Self::Touch(request)),
             Command::BatchWrite(_) | Command::Txn(_) => None,
-            Command::DeleteRange(_) | Command::Open(_) | Command::Expire(_) | Command::Settings(_) => None,
+            Command::DeleteRange(_) | Command::Open(_) | Command::Settings(_) => None,
+            Command::Expire(_) | Command::Evict(_) => None,
         }
     }
 
@@ -102,6 +103,14 @@ impl<'command> KeyWrite<'command> {
             Op::Increment(request) => Self::Increment(request),
             Op::Touch(request) => Self::Touch(request),
         })
+    }
+
+    /// The write of one operation of a transaction; `None` where it reads.
+    pub fn of_txn_op(op: &'command pb::TxnOp) -> Option<Self> {
+        match op.op.as_ref()? {
+            pb::txn_op::Op::Get(_) => None,
+            pb::txn_op::Op::Write(write) => Self::of_op(write),
+        }
     }
 
     /// The key.

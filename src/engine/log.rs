@@ -21,6 +21,8 @@ use super::{
     background_sync::BackgroundSync,
     clock::{Clock, VisibleTime},
     completion::{Committed, Deliveries},
+    disk_room::DiskRoom,
+    memory::{Memory, growth_of},
     phases::GroupTimes,
     queue::{Proposal, Queue, Taken, closed_error},
     snapshot::{Captured, Wish},
@@ -46,6 +48,10 @@ pub struct Shared {
     pub revision: Arc<AtomicU64>,
     /// The next segment cannot be made ready: growth is refused.
     pub disk_full: Arc<AtomicBool>,
+    /// What the disk has left against the reserve.
+    pub disk_room: DiskRoom,
+    /// What the store uses against its limit.
+    pub memory: Memory,
     /// How the engine is.
     pub health: watch::Sender<Health>,
     /// Who is told of changes.
@@ -237,8 +243,13 @@ impl Log {
         let mut staged = Vec::with_capacity(group.len());
         let mut fsynced = self.wal.written_index() - self.wal.synced_index() >= UNSYNCED_RECORDS_MAX;
         let mut group = group.into_iter();
+        let mut room_bytes = shared.memory.room_bytes();
         for mut proposal in group.by_ref() {
             if !proposal.ticket.take() {
+                continue;
+            }
+            if !self.fits(&proposal, &mut room_bytes) {
+                deliveries.add(proposal.ticket, Err(shared.memory.refusal().with_outcome(Outcome::NotApplied)));
                 continue;
             }
             match self.wal.stage(self.term, time_ms, &proposal.body) {
@@ -272,6 +283,17 @@ impl Log {
         self.report();
         self.sync_in_background_if_due(Instant::now());
         Ok(())
+    }
+
+    /// Whether memory has room for what a proposal adds. Many may have been let into the queue at once: what counts is the
+    /// room that those before it in the group leave.
+    fn fits(&self, proposal: &Proposal, room_bytes: &mut u64) -> bool {
+        if *room_bytes > 0 {
+            *room_bytes = room_bytes.saturating_sub(proposal.body.len() as u64);
+            return true;
+        }
+        let growth = proposal.record.command.as_ref().map_or(0, |command| growth_of(self.applier.store(), command));
+        growth <= 0 || self.applier.state().window.find(&proposal.record.request_id).is_some()
     }
 
     fn make_durable(&mut self, taken: Instant, fsynced: bool) -> Result<GroupTimes, WalError> {
@@ -312,11 +334,13 @@ impl Log {
         self.shared.metrics.queued(self.shared.queue.depth() as u64);
         let state = self.applier.state();
         let totals = self.applier.store().totals();
+        self.shared.memory.observe(totals.used_bytes);
         let (events, bytes) = self.shared.hub.history_size();
         self.shared.metrics.watch_history(events as u64, bytes as u64);
         self.shared.metrics.state(Gauges {
             keys: totals.keys,
             data_bytes: totals.data_bytes,
+            used_bytes: totals.used_bytes,
             allocated_bytes: totals.allocated_bytes,
             revision: state.revision(),
             request_window: Duration::from_millis(state.window.reach_ms(state.time_ms)),

@@ -9,10 +9,13 @@ mod background;
 mod background_sync;
 pub mod clock;
 pub mod completion;
+mod disk_room;
 mod evacuator;
+mod evictor;
 mod expirer;
 pub mod judge;
 mod log;
+mod memory;
 pub mod offline;
 pub mod phases;
 mod queue;
@@ -53,8 +56,10 @@ use self::{
     background::Background,
     clock::{Clock, TimeSource, VisibleTime},
     completion::{Committed, Pending},
+    disk_room::DiskRoom,
     judge::{Change, Judgement, KeyWrite, judge},
     log::{Ended, Log, Shared, WeakSync, disk_full},
+    memory::Memory,
     queue::{Proposal, Queue},
     snapshot::{Snapshots, Snapshotter, Wish},
     waiters::{Waiter, Waiters},
@@ -65,7 +70,7 @@ use crate::{
     config::{SnapshotPolicy, SyncMode},
     disk::{self, File, FileSystem, Recovering, Recovery, RecoveryError, Replayed, WalOptions, snapshot::Reader},
     error::{Error, Outcome, Reason, Result},
-    limits::{Limits, OFFSET_STEP_UNCLEAN},
+    limits::{Eviction, Limits, OFFSET_STEP_UNCLEAN},
     metrics::Metrics,
     model::{EntryRef, KeySpan},
     pb::{
@@ -165,6 +170,8 @@ impl Engine {
             queue: Queue::new(options.limits.queue_items, options.limits.queue_bytes),
             revision: applier.published(),
             disk_full: wal.disk_full(),
+            disk_room: DiskRoom::new(options.limits.disk_reserve_bytes, options.segment_bytes),
+            memory: Memory::new(options.limits.memory_bytes, options.limits.eviction),
             health: Sender::new(Health::Ready),
             hub: Arc::clone(&hub),
             clock,
@@ -174,7 +181,7 @@ impl Engine {
             snapshot_wish: Wish::default(),
         });
         let snapshots = Arc::new(Snapshots::new(
-            file_system,
+            Arc::clone(&file_system),
             &options.data_directory,
             wal.store_id(),
             options.snapshot,
@@ -189,20 +196,27 @@ impl Engine {
         };
         let cut_bytes = opened.recovery.tear.as_ref().map_or(0, |tear| tear.bytes_cut);
         shared.metrics.recovered(opened.elapsed, cut_bytes);
+        shared.metrics.memory_limit(options.limits.memory_bytes);
         let weak_sync = match options.sync {
             SyncMode::Always | SyncMode::Interval => WeakSync::Within(options.sync_interval),
             SyncMode::Never => WeakSync::Watched(options.sync_interval),
         };
         let core = Arc::new(Core { store, shared: Arc::clone(&shared), waiters, sync: options.sync });
+        let disk = disk_room::Watch::new(file_system, &options.data_directory, &core.shared, &snapshots);
+        disk.look();
         let log = Log::new(wal, applier, shared, weak_sync, term);
         log.report();
         let thread_error = |error| RecoveryError::io(&options.data_directory, error);
         let log =
             std::thread::Builder::new().name("tandem-log".into()).spawn(move || log.run()).map_err(thread_error)?;
-        let background = vec![
+        let mut background = vec![
             expirer::start(Arc::clone(&core)).map_err(thread_error)?,
             evacuator::start(Arc::clone(&core)).map_err(thread_error)?,
+            disk.start().map_err(thread_error)?,
         ];
+        if options.limits.eviction != Eviction::None {
+            background.push(evictor::start(Arc::clone(&core), options.limits.eviction).map_err(thread_error)?);
+        }
         let dispatcher = hub.start().map_err(thread_error)?;
         let snapshotter = Snapshotter::start(Arc::clone(&snapshots)).map_err(thread_error)?;
         let threads =
@@ -215,6 +229,9 @@ impl Engine {
     /// The command was checked before; `deadline` bounds the wait. Errors of the log say whether the write happened.
     pub async fn propose(&self, command: Command, options: pb::WriteOptions, deadline: Instant) -> Result<Committed> {
         let core = &self.core;
+        if core.shared.memory.is_full() {
+            core.shared.memory.wait_for_eviction().await;
+        }
         core.admit(&command, &options)?;
         let fsynced = match options.durability() {
             pb::Durability::Unspecified => core.sync == SyncMode::Always,
@@ -376,9 +393,33 @@ impl Engine {
         self.core.shared.health.subscribe()
     }
 
-    /// Whether growth is refused because the disk is full.
+    /// Whether growth is refused because the disk is full, or has less room than the reserve.
     pub fn disk_full(&self) -> bool {
-        self.core.shared.disk_full.load(Ordering::Relaxed)
+        self.core.check_disk().is_err()
+    }
+
+    /// Bytes that the disk has free, and bytes that are kept free.
+    pub fn disk_room(&self) -> (u64, u64) {
+        let room = &self.core.shared.disk_room;
+        (room.free_bytes(), room.reserve_bytes())
+    }
+
+    /// What the store uses against its limit: bytes used, the limit, and whether growth is refused.
+    pub fn memory(&self) -> (u64, u64, bool) {
+        let memory = &self.core.shared.memory;
+        (memory.used_bytes(), memory.limit_bytes(), memory.is_full())
+    }
+
+    /// Whether there is room for what writes add: DISK_FULL or MEMORY_LIMIT where there is none.
+    pub fn check_room<'write>(&self, writes: impl Iterator<Item = KeyWrite<'write>> + Clone) -> Result<()> {
+        let shared = &self.core.shared;
+        if writes.clone().any(KeyWrite::grows) {
+            self.core.check_disk()?;
+        }
+        if shared.memory.is_full() && memory::growth_bytes(&self.core.store, writes) > 0 {
+            return Err(shared.memory.refusal());
+        }
+        Ok(())
     }
 
     /// Takes a snapshot now, or joins one that has not begun yet; waits until it is on disk.
@@ -478,8 +519,15 @@ impl Core {
 
     /// Refuses before the queue what can be refused there.
     fn admit(&self, command: &Command, options: &pb::WriteOptions) -> Result<()> {
-        if self.shared.disk_full.load(Ordering::Relaxed) && grows(command) {
-            return Err(disk_full());
+        if let Err(full) = self.check_disk()
+            && grows(command)
+        {
+            return Err(full);
+        }
+        // The retry of a write that was taken must find its answer: only the log knows it.
+        let memory = &self.shared.memory;
+        if memory.is_full() && options.request_id.is_empty() && memory::growth_of(&self.store, command) > 0 {
+            return Err(memory.refusal());
         }
         let Some(write) = KeyWrite::of(command) else { return Ok(()) };
         // The retry of an answered write must find its first answer, so its conditions are judged in the log alone.
@@ -493,6 +541,14 @@ impl Core {
                 .map_err(|refusal| refusal.to_error())?;
         }
         Ok(())
+    }
+
+    /// DISK_FULL while the disk has no room for growth.
+    fn check_disk(&self) -> Result<()> {
+        if self.shared.disk_full.load(Ordering::Relaxed) {
+            return Err(disk_full());
+        }
+        if self.shared.disk_room.is_low() { Err(self.shared.disk_room.refusal()) } else { Ok(()) }
     }
 
     fn enqueue(&self, command: Command, request_id: String, fsynced: bool) -> Result<Pending> {
@@ -516,13 +572,9 @@ impl Core {
 
 /// Whether a command may take more memory or log for good.
 fn grows(command: &Command) -> bool {
-    let op_grows = |op: &pb::WriteOp| KeyWrite::of_op(op).is_some_and(KeyWrite::grows);
     match command {
-        Command::BatchWrite(batch) => batch.writes.iter().any(op_grows),
-        Command::Txn(txn) => txn.then.iter().chain(&txn.otherwise).any(|op| match &op.op {
-            Some(pb::txn_op::Op::Write(write)) => op_grows(write),
-            Some(pb::txn_op::Op::Get(_)) | None => false,
-        }),
+        Command::BatchWrite(batch) => batch.writes.iter().filter_map(KeyWrite::of_op).any(KeyWrite::grows),
+        Command::Txn(txn) => txn.then.iter().chain(&txn.otherwise).filter_map(KeyWrite::of_txn_op).any(KeyWrite::grows),
         command => KeyWrite::of(command).is_some_and(KeyWrite::grows),
     }
 }

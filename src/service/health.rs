@@ -102,8 +102,14 @@ impl Service {
         ];
         if let Ok(engine) = self.engine() {
             let totals = engine.totals();
-            let full = "no room for the next segment of the log: growth is refused until there is, deletes go on";
-            checks.push(check("disk", !engine.disk_full(), "the log has room", full));
+            let (free_bytes, reserve_bytes) = engine.disk_room();
+            let full = if engine.disk_full() { ": growth is refused until there is room, deletes go on" } else { "" };
+            let detail = format!("{free_bytes} bytes free, reserve {reserve_bytes}{full}");
+            checks.push(Check { name: "disk", ok: !engine.disk_full(), detail });
+            let (used_bytes, limit_bytes, full) = engine.memory();
+            let full_detail = if full { ": growth is refused until it is below 90%, deletes go on" } else { "" };
+            let detail = format!("{used_bytes} bytes of {limit_bytes} used{full_detail}");
+            checks.push(Check { name: "memory", ok: !full, detail });
             let snapshots = engine.snapshot_status();
             let last = match snapshots.last {
                 Some((index, bytes)) => format!("the last one ends at index {index} and has {bytes} bytes"),

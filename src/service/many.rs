@@ -48,6 +48,7 @@ impl Service {
         let kinds: Vec<_> = request.writes.iter().map(OpKind::of).collect();
         if options.validate_only {
             let writes: Vec<_> = request.writes.iter().filter_map(KeyWrite::of_op).collect();
+            engine.check_room(writes.iter().copied())?;
             let judged = engine.validate_many(&writes);
             let (items, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
             let results = batch_results(&kinds, &items, seen, pb::WriteResult::default());
@@ -93,6 +94,9 @@ impl Service {
     /// Judges a transaction as it would be judged, against one state.
     fn validate_txn(&self, request: &pb::TxnRequest) -> Result<pb::TxnResponse> {
         let engine = self.engine()?;
+        for branch in [&request.then, &request.otherwise] {
+            engine.check_room(branch.iter().filter_map(KeyWrite::of_txn_op))?;
+        }
         let guards: Vec<_> = request.guards.iter().map(|guard| guard.key.clone()).collect();
         let ops: Vec<_> = request.then.iter().chain(&request.otherwise).collect();
         let keys: Vec<_> = guards.iter().cloned().chain(ops.iter().filter_map(|op| key_of(op).cloned())).collect();

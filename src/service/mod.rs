@@ -208,6 +208,7 @@ impl Service {
         self.check_write(&command, &options, engine.now_ms())?;
         if options.validate_only {
             let write = KeyWrite::of(&command).ok_or_else(|| Error::internal("not a write of a key"))?;
+            engine.check_room(std::iter::once(write))?;
             let (change, previous) = engine.validate(write)?;
             return Ok(Written { result: pb::WriteResult::default(), change, previous });
         }

@@ -43,6 +43,8 @@ pub struct Arena {
     /// The closed page.
     closed: Option<usize>,
     evacuating: bool,
+    /// Whether use is noted.
+    pub tracks_use: bool,
 }
 
 impl Default for Arena {
@@ -57,6 +59,7 @@ impl Default for Arena {
             live_units: 0,
             closed: None,
             evacuating: false,
+            tracks_use: false,
         }
     }
 }
@@ -180,13 +183,28 @@ impl Arena {
         }
     }
 
+    /// Notes that a piece was used, where that is tracked.
+    pub fn mark(&self, handle: u32) {
+        if self.tracks_use {
+            let (page, slot) = split(handle);
+            if let Some(page) = self.pages.get(page).and_then(Option::as_ref) {
+                page.mark(slot);
+            }
+        }
+    }
+
+    /// Whether a piece was used since this was last asked.
+    pub fn take_mark(&self, handle: u32) -> bool {
+        let (page, slot) = split(handle);
+        self.pages.get(page).and_then(Option::as_ref).is_some_and(|page| page.take_mark(slot))
+    }
+
     /// Bytes of the pages.
     pub fn allocated_bytes(&self) -> usize {
         self.page_count * PAGE_BYTES
     }
 
     /// Bytes of the live pieces.
-    #[cfg(test)]
     pub fn live_bytes(&self) -> usize {
         self.live_units * UNIT_BYTES
     }

@@ -26,15 +26,14 @@ impl Store {
     /// `pause`. Gives how many steps it took: none when there is nothing to do.
     pub fn evacuate(&self, mut pause: impl FnMut(Duration)) -> usize {
         let mut steps = 0;
-        for shard in &self.shards {
+        for (number, shard) in self.shards.iter().enumerate() {
             if !shard.read().is_sparse() {
                 continue;
             }
             let mut shard = shard.write();
             let started = Instant::now();
-            let before = shard.totals();
             shard.evacuate(started + STEP);
-            self.tally(before, shard.totals());
+            self.account(number, &shard);
             drop(shard);
             steps += 1;
             pause(started.elapsed());
@@ -62,6 +61,11 @@ impl Shard {
         let units = self.units(old);
         let new = self.records.allocate(units)?;
         self.records.copy(old, new, units);
+        if self.records.take_mark(old) {
+            self.records.mark(new);
+        } else {
+            self.records.take_mark(new);
+        }
         let record = Record(self.records.get(new));
         let hash = hash_of(self.hash_seed, record.key());
         let by_key = self.place_of_key(record.key());

@@ -132,6 +132,23 @@ impl Index {
         }
     }
 
+    /// How many tables there are.
+    pub fn tables(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// Tags and handles of a table, in the order of their tags, from one on.
+    pub fn table_from<'index>(
+        &'index self,
+        arena: &'index Arena,
+        number: usize,
+        tag: u16,
+    ) -> impl Iterator<Item = (u16, u32)> + 'index {
+        let block = self.tables.get(number).map_or(Block::EMPTY, |table| table.block);
+        let tags = block.tags(arena);
+        (first_slot(tags, tag)..block.len()).map(move |slot| (tag_at(tags, slot), block.at(arena, slot)))
+    }
+
     /// Every handle.
     pub fn iter<'index>(&'index self, arena: &'index Arena) -> impl Iterator<Item = u32> + 'index {
         self.tables.iter().flat_map(|table| table.block.handles(arena))

@@ -40,11 +40,10 @@ impl<'store> Loader<'store> {
         }
         for (shard_number, members) in of_shard.into_iter().enumerate().filter(|(_, members)| !members.is_empty()) {
             let mut shard = self.store.shards[shard_number].write();
-            let before = shard.totals();
             for (hash, number) in members {
                 self.handles[shard_number].push(shard.load(hash, &entries[number as usize])?);
             }
-            self.store.tally(before, shard.totals());
+            self.store.account(shard_number, &shard);
         }
         Ok(())
     }
@@ -67,9 +66,8 @@ impl Loaded {
     pub fn order(&self, store: &Store, shard_number: usize) -> bool {
         let rows = std::mem::take(&mut *self.0[shard_number].lock());
         let mut shard = store.shards[shard_number].write();
-        let before = shard.totals();
         let in_order = shard.order(rows.concat()).unwrap_or(false);
-        store.tally(before, shard.totals());
+        store.account(shard_number, &shard);
         in_order
     }
 }

@@ -9,6 +9,7 @@ mod arena;
 mod block;
 mod content_types;
 mod evacuation;
+mod eviction;
 mod index;
 mod load;
 mod ordered;
@@ -18,14 +19,15 @@ mod shard;
 mod view;
 mod walk;
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 use twox_hash::XxHash3_64;
 
-use self::shard::{Shard, ShardTotals};
+use self::shard::Shard;
 pub use self::{
+    eviction::{Hand, Wanted},
     load::{Loaded, Loader},
     shard::{INSIDE_BYTES_MAX, Place},
     view::{Overrun, View},
@@ -47,23 +49,27 @@ pub struct Totals {
     pub data_bytes: u64,
     /// Entries that have a deadline.
     pub expiring: u64,
-    /// Bytes that the store allocated for entries and indexes.
+    /// Bytes that entries and indexes use.
+    pub used_bytes: u64,
+    /// Bytes that the store holds for them.
     pub allocated_bytes: u64,
 }
 
+/// A shard's totals, where they can be read without its lock. Written under it: plain stores are enough.
 #[derive(Debug, Default)]
-struct Counters {
-    keys: AtomicI64,
-    data_bytes: AtomicI64,
-    expiring: AtomicI64,
-    allocated_bytes: AtomicI64,
+struct Account {
+    keys: AtomicU64,
+    data_bytes: AtomicU64,
+    expiring: AtomicU64,
+    used_bytes: AtomicU64,
+    allocated_bytes: AtomicU64,
 }
 
 /// The sharded map.
 #[derive(Debug)]
 pub struct Store {
     shards: Vec<RwLock<Shard>>,
-    counters: Counters,
+    accounts: Vec<Account>,
     /// Random, so that nobody can choose keys that collide.
     hash_seed: u64,
     next_due_shard: AtomicUsize,
@@ -81,7 +87,7 @@ impl Store {
         let hash_seed = rand::random();
         Self {
             shards: (0..SHARDS).map(|_| RwLock::new(Shard::new(hash_seed))).collect(),
-            counters: Counters::default(),
+            accounts: (0..SHARDS).map(|_| Account::default()).collect(),
             hash_seed,
             next_due_shard: AtomicUsize::new(0),
         }
@@ -90,17 +96,17 @@ impl Store {
     /// Runs `read` on the entry under the shard's read lock.
     pub fn read<R>(&self, key: &[u8], read: impl FnOnce(Option<EntryRef<'_>>) -> R) -> R {
         let hash = hash_of(self.hash_seed, key);
-        let shard = self.shard(hash).read();
+        let shard = self.shards[Self::shard_number(hash)].read();
         read(shard.find(hash, key))
     }
 
     /// Runs `write` on the key's place under the shard's write lock.
     pub fn write<R>(&self, key: &[u8], write: impl FnOnce(&mut Place<'_>) -> R) -> R {
         let hash = hash_of(self.hash_seed, key);
-        let mut shard = self.shard(hash).write();
-        let before = shard.totals();
+        let number = Self::shard_number(hash);
+        let mut shard = self.shards[number].write();
         let result = write(&mut shard.place(hash, key));
-        self.tally(before, shard.totals());
+        self.account(number, &shard);
         result
     }
 
@@ -108,7 +114,7 @@ impl Store {
     /// Calls begin at another shard each time, so that none starves.
     pub fn due(&self, time_ms: u64, limit: usize) -> Vec<(Bytes, u64)> {
         let mut due = Vec::new();
-        if self.counters.expiring.load(Ordering::Relaxed) == 0 {
+        if self.totals().expiring == 0 {
             return due;
         }
         let first = self.next_due_shard.fetch_add(1, Ordering::Relaxed);
@@ -130,13 +136,15 @@ impl Store {
 
     /// What the store holds.
     pub fn totals(&self) -> Totals {
-        let read = |counter: &AtomicI64| u64::try_from(counter.load(Ordering::Relaxed)).unwrap_or(0);
-        Totals {
-            keys: read(&self.counters.keys),
-            data_bytes: read(&self.counters.data_bytes),
-            expiring: read(&self.counters.expiring),
-            allocated_bytes: read(&self.counters.allocated_bytes),
+        let mut totals = Totals::default();
+        for account in &self.accounts {
+            totals.keys += account.keys.load(Ordering::Relaxed);
+            totals.data_bytes += account.data_bytes.load(Ordering::Relaxed);
+            totals.expiring += account.expiring.load(Ordering::Relaxed);
+            totals.used_bytes += account.used_bytes.load(Ordering::Relaxed);
+            totals.allocated_bytes += account.allocated_bytes.load(Ordering::Relaxed);
         }
+        totals
     }
 
     /// Visits every entry, shard by shard, holding one shard's read lock at a time.
@@ -146,25 +154,20 @@ impl Store {
         }
     }
 
-    fn shard(&self, hash: u64) -> &RwLock<Shard> {
-        &self.shards[Self::shard_number(hash)]
-    }
-
     /// By bits that neither the directory nor the tables of the index use.
     fn shard_number(hash: u64) -> usize {
         (hash >> 32) as usize % SHARDS
     }
 
-    fn tally(&self, before: ShardTotals, after: ShardTotals) {
-        let add = |counter: &AtomicI64, before: usize, after: usize| {
-            if before != after {
-                counter.fetch_add(after as i64 - before as i64, Ordering::Relaxed);
-            }
-        };
-        add(&self.counters.keys, before.keys, after.keys);
-        add(&self.counters.data_bytes, before.data_bytes, after.data_bytes);
-        add(&self.counters.expiring, before.expiring, after.expiring);
-        add(&self.counters.allocated_bytes, before.allocated_bytes, after.allocated_bytes);
+    /// Brings a shard's account up to date, under its write lock.
+    fn account(&self, number: usize, shard: &Shard) {
+        let account = &self.accounts[number];
+        let Totals { keys, data_bytes, expiring, used_bytes, allocated_bytes } = shard.totals();
+        account.keys.store(keys, Ordering::Relaxed);
+        account.data_bytes.store(data_bytes, Ordering::Relaxed);
+        account.expiring.store(expiring, Ordering::Relaxed);
+        account.used_bytes.store(used_bytes, Ordering::Relaxed);
+        account.allocated_bytes.store(allocated_bytes, Ordering::Relaxed);
     }
 }
 
@@ -347,8 +350,7 @@ mod tests {
         for (value_bytes, limit_bytes) in [(16, 76), (256, 316)] {
             let store = Store::new();
             fill(&store, 100_000, value_bytes);
-            let live = |shard: &RwLock<Shard>| shard.read().records.live_bytes() + shard.read().blocks.live_bytes();
-            let each = store.shards.iter().map(live).sum::<usize>() / 100_000;
+            let each = store.totals().used_bytes / 100_000;
             assert!(each <= limit_bytes, "{each} bytes for a key of 32 and a value of {value_bytes}");
         }
     }

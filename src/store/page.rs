@@ -12,9 +12,17 @@
 //! -2  u16  units once more           (free pieces)
 //! ```
 //!
+//! Beside a page that tracks use lies a bit for each 16 bytes of it: readers set it without a lock of their own.
+//!
 //! Pages come from the operating system one by one and go back to it one by one: a general allocator would keep them.
 
-use std::io;
+use std::{
+    io,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use memmap2::MmapMut;
 
@@ -44,10 +52,15 @@ pub const PREVIOUS_AT: usize = 8;
 /// The smallest free piece that has room for both, and for its length at both ends.
 pub const LINKED_UNITS_MIN: usize = 4;
 
+/// Slots that share a mark: no record is shorter.
+const MARK_SLOTS: usize = 4;
+
 /// A page.
 #[derive(Debug)]
 pub struct Page {
     bytes: MmapMut,
+    /// A bit for each [`MARK_SLOTS`], from the first mark on.
+    marks: OnceLock<Box<[AtomicU64]>>,
     /// Units of live pieces.
     pub live_units: usize,
     /// Nothing is put here any more: its pieces are on their way to other pages.
@@ -57,7 +70,7 @@ pub struct Page {
 impl Page {
     /// Fresh memory, which costs nothing until it is written to.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { bytes: MmapMut::map_anon(PAGE_BYTES)?, live_units: 0, closed: false })
+        Ok(Self { bytes: MmapMut::map_anon(PAGE_BYTES)?, marks: OnceLock::new(), live_units: 0, closed: false })
     }
 
     /// Everything from a slot to the end of the page.
@@ -130,6 +143,23 @@ impl Page {
     pub fn set_link(&mut self, slot: usize, at: usize, handle: u32) {
         let at = slot * UNIT_BYTES + at;
         self.bytes[at..at + 4].copy_from_slice(&handle.to_le_bytes());
+    }
+
+    /// Notes that a piece was used.
+    pub fn mark(&self, slot: usize) {
+        let words = PAGE_UNITS / MARK_SLOTS / 64;
+        let marks = self.marks.get_or_init(|| (0..words).map(|_| AtomicU64::new(0)).collect());
+        let (word, bit) = (slot / MARK_SLOTS / 64, 1 << (slot / MARK_SLOTS % 64));
+        // Most that is read was read before: looking first keeps the cache line shared.
+        if marks[word].load(Ordering::Relaxed) & bit == 0 {
+            marks[word].fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a piece was used since this was last asked.
+    pub fn take_mark(&self, slot: usize) -> bool {
+        let (word, bit) = (slot / MARK_SLOTS / 64, 1 << (slot / MARK_SLOTS % 64));
+        self.marks.get().is_some_and(|marks| marks[word].fetch_and(!bit, Ordering::Relaxed) & bit != 0)
     }
 
     fn u16_at(&self, at: usize) -> usize {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
+    Totals,
     arena::Arena,
     block::Kind,
     content_types::ContentTypes,
@@ -21,15 +22,6 @@ use crate::{
 
 /// Larger values live outside the arena and are shared with readers instead of copied.
 pub const INSIDE_BYTES_MAX: usize = 8 * 1024;
-
-/// What a shard holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardTotals {
-    pub keys: usize,
-    pub data_bytes: usize,
-    pub expiring: usize,
-    pub allocated_bytes: usize,
-}
 
 /// A part of the map.
 #[derive(Debug)]
@@ -71,23 +63,25 @@ impl Shard {
         }
     }
 
-    pub fn totals(&self) -> ShardTotals {
-        ShardTotals {
-            keys: self.keys,
-            data_bytes: self.data_bytes,
-            expiring: self.deadlines.len(),
-            allocated_bytes: self.records.allocated_bytes()
-                + self.blocks.allocated_bytes()
-                + self.index.allocated_bytes()
-                + self.ordered.allocated_bytes()
-                + self.deadlines.allocated_bytes()
-                + self.values.capacity() * size_of::<Option<Bytes>>()
-                + self.outside_bytes,
+    pub fn totals(&self) -> Totals {
+        let beside = self.index.allocated_bytes()
+            + self.ordered.allocated_bytes()
+            + self.deadlines.allocated_bytes()
+            + self.values.capacity() * size_of::<Option<Bytes>>()
+            + self.outside_bytes;
+        Totals {
+            keys: self.keys as u64,
+            data_bytes: self.data_bytes as u64,
+            expiring: self.deadlines.len() as u64,
+            used_bytes: (self.records.live_bytes() + self.blocks.live_bytes() + beside) as u64,
+            allocated_bytes: (self.records.allocated_bytes() + self.blocks.allocated_bytes() + beside) as u64,
         }
     }
 
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
-        self.find_handle(hash, key).map(|handle| self.entry(handle))
+        let handle = self.find_handle(hash, key)?;
+        self.records.mark(handle);
+        Some(self.entry(handle))
     }
 
     pub fn place<'shard>(&'shard mut self, hash: u64, key: &'shard [u8]) -> Place<'shard> {
@@ -202,6 +196,13 @@ impl Shard {
 
     fn entry(&self, handle: u32) -> EntryRef<'_> {
         Record(self.records.get(handle)).entry(&self.types, &self.values)
+    }
+
+    /// Bytes of key, value and head.
+    pub(super) fn entry_bytes(&self, handle: u32) -> usize {
+        let record = Record(self.records.get(handle));
+        let outside = record.outside().and_then(|slot| self.values.get(slot as usize)?.as_ref().map(Bytes::len));
+        record.length() + outside.unwrap_or(0)
     }
 
     pub(super) fn units(&self, handle: u32) -> usize {
@@ -358,6 +359,8 @@ impl Place<'_> {
         match old {
             None => {
                 shard.keys += 1;
+                // Whatever lay here before may have left its mark.
+                shard.records.take_mark(handle);
                 shard.attach(self.hash, draft.key, handle).ok_or_else(full)?;
             }
             Some((old, old_units)) if old != handle => {
@@ -367,6 +370,9 @@ impl Place<'_> {
                 shard.records.release(old, old_units);
             }
             Some(_) => {}
+        }
+        if old.is_some() {
+            shard.records.mark(handle);
         }
         shard.data_bytes += draft.key.len() + value_bytes;
         if let Some(deadline_ms) = draft.metadata.expire_time_ms {

@@ -69,12 +69,11 @@ impl Store {
         for (number, shard) in self.shards.iter().enumerate() {
             guards.push(places.iter().any(|(_, needed)| *needed == number).then(|| shard.write()));
         }
-        let before: Vec<_> = guards.iter().map(|guard| guard.as_ref().map(|shard| shard.totals())).collect();
         let mut locked = Places { guards, places };
         let result = write(&mut locked);
-        for (guard, before) in locked.guards.iter().zip(before) {
-            if let (Some(shard), Some(before)) = (guard, before) {
-                self.tally(before, shard.totals());
+        for (number, guard) in locked.guards.iter().enumerate() {
+            if let Some(shard) = guard {
+                self.account(number, shard);
             }
         }
         result
@@ -105,7 +104,6 @@ impl Store {
         mut write: impl FnMut(&mut Place<'_>),
     ) -> Option<Bytes> {
         let mut guards: Vec<_> = self.shards.iter().map(|shard| shard.write()).collect();
-        let before: Vec<_> = guards.iter().map(|shard| shard.totals()).collect();
         let mut keys: Vec<Bytes> = Vec::with_capacity(limit);
         let mut next = None;
         walk_shards(&guards, start, end, false, |entry| {
@@ -121,8 +119,8 @@ impl Store {
             let hash = hash_of(self.hash_seed, key);
             write(&mut guards[Self::shard_number(hash)].place(hash, key));
         }
-        for (shard, before) in guards.iter().zip(before) {
-            self.tally(before, shard.totals());
+        for (number, shard) in guards.iter().enumerate() {
+            self.account(number, shard);
         }
         next
     }
