@@ -1,4 +1,4 @@
-//! A segment: one file of the log. Its [header](super::header) takes the first 4,096 bytes, frames follow.
+//! A segment: one file of the log. Its [`super::header`] takes the first 4,096 bytes, frames follow.
 //!
 //! The file is called `<first index, 20 digits>.wal`. It is written full of zeros before it is used: space that is only
 //! reserved costs a journal commit at its first write, with each sync.
