@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 const SIZE_UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-const TIME_UNITS_MS: [(u64, &str); 5] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+/// The units of times, from the largest.
+pub const TIME_UNITS_MS: [(u64, &str); 5] =
+    [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
 
 /// Digits and what follows them.
 fn split_unit(text: &str) -> Option<(u64, &str)> {

@@ -32,16 +32,28 @@ pub fn value(bytes: usize, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// A content type that an HTTP header can carry.
+/// A content type that an HTTP header can carry: a media type, perhaps with parameters.
 pub fn content_type(content_type: &str) -> Result<()> {
     if content_type.len() > CONTENT_TYPE_BYTES_MAX {
         let text = format!("the content type has {} bytes, the limit is {CONTENT_TYPE_BYTES_MAX}", content_type.len());
         return Err(over(Reason::InvalidField, "content_type", CONTENT_TYPE_BYTES_MAX, text));
     }
-    if !content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-        return Err(Error::invalid_field("content_type", "a content type is visible ASCII, such as `text/plain`"));
+    if !content_type.is_empty() && !is_media_type(content_type) {
+        return Err(Error::invalid_field("content_type", "a content type is a media type, such as `text/plain`"));
     }
     Ok(())
+}
+
+/// `type/subtype`, and perhaps parameters behind a semicolon, which are visible ASCII and not looked at.
+fn is_media_type(text: &str) -> bool {
+    let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let token = |text: &str| {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        !text.is_empty() && text.bytes().all(is_token)
+    };
+    let names = essence.trim_end_matches(' ').split_once('/');
+    names.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
+        && parameters.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 /// Conditions that could hold together.
@@ -116,6 +128,17 @@ mod tests {
         }
         for bad in [" ", "a b", "é", "a\n", &"x".repeat(129)] {
             assert_eq!(options(&with(bad)).unwrap_err().reason, Reason::InvalidField, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_content_type_is_a_media_type() {
+        for good in ["", "text/plain", "text/plain; charset=utf-8", "application/vnd.a+json ;q=\"x\"", "*/*"] {
+            assert!(content_type(good).is_ok(), "{good:?}");
+        }
+        for bad in ["text", "/", "text/", "a/b/c", " text/plain", "te xt/plain", "text/plain; é", "text/plain\n", ";"]
+        {
+            assert_eq!(content_type(bad).unwrap_err().reason, Reason::InvalidField, "{bad:?}");
         }
     }
 

@@ -1,6 +1,8 @@
 //! A real server process on free ports, and a plain HTTP client, for the suites.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod described;
+
 use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -172,7 +174,9 @@ pub async fn try_send(
     let response = client.request(request.body(Full::new(Bytes::copy_from_slice(body))).unwrap()).await?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body };
+    described::check(method, url, &answer);
+    Ok(answer)
 }
 
 /// Every byte that could mean something in a path, escaped.

@@ -11,14 +11,22 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, LINK},
     request::Parts,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 
 use super::{
     content::{self, Bound},
     handlers::{Failure, answer, call, finish},
     json::{self, EntryJson, text_or_base64},
+    openapi::{
+        answers::{BatchGetAnswers, CountAnswers, ListAnswers},
+        shapes,
+    },
+    operations::object,
+    parameters::{BatchGetQuery, CountQuery, ListQuery},
     problem::{self, KV_STORE_REVISION},
     query::Query,
+    routes,
 };
 use crate::{
     error::{Error, Result},
@@ -27,14 +35,11 @@ use crate::{
     service::Service,
 };
 
-/// The routes here, which are paths as they stand.
-pub const ROUTES: [&str; 5] = ["/v1/kv", "/v1/kv:count", "/v1/kv:batchGet", "/v1/kv:batchWrite", "/v1/kv:txn"];
-
 /// `GET /v1/kv:count?prefix=…`.
 pub async fn count(State(service): State<Service>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     if parts.method != Method::GET && parts.method != Method::HEAD {
-        return problem::method_not_allowed("GET, HEAD", "counting takes GET, with the range in the query");
+        return problem::method_not_allowed(&routes::COUNT);
     }
     let answer = count_range(&service, &parts).await;
     finish(&service, Operation::Count, answer)
@@ -43,49 +48,69 @@ pub async fn count(State(service): State<Service>, request: Request) -> Response
 /// `POST /v1/kv:batchGet`.
 pub async fn batch_get(State(service): State<Service>, request: Request) -> Response {
     if request.method() != Method::POST {
-        return problem::method_not_allowed("POST", "a batch takes POST, with the keys as JSON in the body");
+        return problem::method_not_allowed(&routes::BATCH_GET);
     }
     let answer = read_batch(&service, request).await;
     finish(&service, Operation::BatchGet, answer)
 }
 
-/// A page of a range.
-#[derive(Debug, Serialize)]
+/// A page of keys, in order.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Page, examples(json!({
+    "entries": [{
+        "key": "user/1",
+        "value": "Ada",
+        "revision": 3,
+        "create_revision": 3,
+        "version": 1,
+        "expire_time": "2030-01-01T00:01:00.000Z",
+        "update_time": "2030-01-01T00:00:00.000Z",
+        "content_type": "text/plain",
+    }],
+    "store_revision": 3,
+})))]
 pub struct PageJson<'page> {
     entries: Vec<EntryJson<'page>>,
+    /// What was folded by the delimiter; missing if nothing was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     common_prefixes: Vec<PrefixJson<'page>>,
+    /// Of the next page; missing on the last.
     #[serde(skip_serializing_if = "String::is_empty")]
     next_page_token: String,
+    /// Revision of the state that the page shows.
     store_revision: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct PrefixJson<'page> {
+/// What several keys start with.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CommonPrefix)]
+pub struct PrefixJson<'page> {
+    /// If it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     prefix: Option<&'page str>,
+    /// If it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = shapes::base64)]
     prefix_base64: Option<String>,
 }
 
-impl<'page> PrefixJson<'page> {
-    fn new(prefix: &'page [u8], force_base64: bool) -> Self {
-        let (prefix, prefix_base64) = text_or_base64(prefix, force_base64);
-        Self { prefix, prefix_base64 }
-    }
-}
-
-/// How many keys a range holds.
-#[derive(Debug, Serialize)]
+/// How many keys there are.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CountResponse, examples(json!({"count": 1, "store_revision": 3})))]
 pub struct CountJson {
     count: u64,
+    /// Revision of the state that was counted.
     store_revision: u64,
 }
 
 impl<'page> PageJson<'page> {
     /// The JSON of a page, with values or without.
     pub fn new(page: &'page pb::ListResponse, with_value: bool, force_base64: bool) -> Self {
-        let prefixes = page.common_prefixes.iter().map(|prefix| PrefixJson::new(prefix, force_base64));
+        let prefixes = page.common_prefixes.iter().map(|prefix| {
+            let (prefix, prefix_base64) = text_or_base64(prefix, force_base64);
+            PrefixJson { prefix, prefix_base64 }
+        });
         Self {
             entries: page.entries.iter().map(|entry| EntryJson::new(entry, with_value, force_base64)).collect(),
             common_prefixes: prefixes.collect(),
@@ -102,11 +127,15 @@ impl CountJson {
     }
 }
 
-#[derive(Debug, Serialize)]
+/// What a read found.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ReadJson<'batch> {
+#[schema(as = ReadResult)]
+pub enum ReadJson<'batch> {
     Entry(EntryJson<'batch>),
+    /// There is none.
     Absent(bool),
+    /// The answer was full: ask for this key again.
     Unprocessed(bool),
 }
 
@@ -121,38 +150,62 @@ impl<'batch> ReadJson<'batch> {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct BatchJson<'batch> {
+/// What a batch of reads found.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BatchGetResponse, examples(json!({
+    "results": [
+        {"entry": {
+            "key": "users",
+            "revision": 3,
+            "create_revision": 3,
+            "version": 1,
+            "update_time": "2030-01-01T00:00:00.000Z",
+            "content_type": "text/plain",
+        }},
+        {"absent": true},
+    ],
+    "store_revision": 3,
+})))]
+pub struct BatchJson<'batch> {
+    /// One for each key, in the request's order.
     results: Vec<ReadJson<'batch>>,
+    /// Revision of the state that all of them show.
     store_revision: u64,
 }
 
-/// The body of a batch: exactly one of `keys` and `keys_base64`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// The keys to read: exactly one of `keys` and `keys_base64`.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = BatchGetRequest, examples(json!({"keys": ["users", "absent"], "metadata_only": true})))]
 struct BatchBody {
+    #[schema(schema_with = shapes::keys)]
     keys: Option<Vec<String>>,
+    #[schema(schema_with = shapes::keys_base64)]
     keys_base64: Option<Vec<String>>,
+    /// Leaves the values out.
+    #[serde(default)]
     metadata_only: bool,
 }
 
-/// A page of `GET /v1/kv?prefix=…`.
+/// Read keys in order, page by page
+///
+/// Of a range: one of `prefix`, `start` and `end`, `key`, or `all`. Each page is exact at one revision, `store_revision`;
+/// the next one is behind `Link: rel="next"` and `next_page_token`.
+///
+/// With `Accept: application/x-ndjson` the answer is no page: all of the range streams, a line for each entry and each
+/// common prefix, in order, and `{"end":true}` as the last. Each key comes once at most; what does not change meanwhile
+/// comes exactly once. A stream has no `page_size` and no `page_token`. One that fails ends in a line with the error, and
+/// its body is broken off.
+#[utoipa::path(
+    get,
+    path = "/v1/kv",
+    operation_id = "list",
+    tag = "Many keys",
+    params(ListQuery),
+    responses(ListAnswers)
+)]
 pub(super) async fn list(service: &Service, parts: &Parts) -> Result<Response, Failure> {
-    let known = [
-        "prefix",
-        "start",
-        "end",
-        "key",
-        "all",
-        "page_size",
-        "page_token",
-        "start_after",
-        "delimiter",
-        "descending",
-        "keys_only",
-        "encoding",
-    ];
-    let query = Query::parse(parts.uri.query(), &known)?;
+    let query = Query::parse(parts.uri.query(), ListQuery::KNOWN)?;
     let force_base64 = force_base64(&query)?;
     let page_token = match query.text("page_token")? {
         None => Bytes::new(),
@@ -188,20 +241,38 @@ fn next_link(parts: &Parts, next_page_token: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(link).ok()
 }
 
-async fn count_range(service: &Service, parts: &Parts) -> Result<Response, Failure> {
-    let query = Query::parse(parts.uri.query(), &["prefix", "start", "end", "key", "all"])?;
+/// Count keys
+///
+/// Of a range: one of `prefix`, `start` and `end`, `key`, or `all`.
+#[utoipa::path(
+    get,
+    path = "/v1/kv:count",
+    operation_id = "count",
+    tag = "Many keys",
+    params(CountQuery),
+    responses(CountAnswers)
+)]
+pub(super) async fn count_range(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let query = Query::parse(parts.uri.query(), CountQuery::KNOWN)?;
     let request = pb::CountRequest { range: Some(query.range()?) };
     let counted = service.count(&call(service), request).await.map_err(Failure::Service)?;
     Ok(answer(StatusCode::OK, read_headers(counted.store_revision), to_json(&CountJson::new(&counted))))
 }
 
-async fn read_batch(service: &Service, request: Request) -> Result<Response, Failure> {
+/// Read many keys
+///
+/// Exact at one revision, in the request's order. Past 4 MiB of answer the rest is `unprocessed`.
+#[utoipa::path(
+    post, path = "/v1/kv:batchGet", operation_id = "batchGet", tag = "Many keys",
+    params(BatchGetQuery), request_body = BatchBody, responses(BatchGetAnswers),
+)]
+pub(super) async fn read_batch(service: &Service, request: Request) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    let query = Query::parse(parts.uri.query(), &["encoding"])?;
+    let query = Query::parse(parts.uri.query(), BatchGetQuery::KNOWN)?;
     let force_base64 = force_base64(&query)?;
     let share = service.body_share();
     let body = content::read(&parts.headers, body, Bound::request(service.limits()), &share).await?;
-    let batch: BatchBody = serde_json::from_slice(&body).map_err(bad_json)?;
+    let batch: BatchBody = from_json(&body)?;
     let keys = match (batch.keys, batch.keys_base64) {
         (Some(keys), None) => keys.into_iter().map(Bytes::from).collect(),
         (None, Some(keys)) => decode_keys(&keys)?,
@@ -232,7 +303,15 @@ pub(super) fn force_base64(query: &Query<'_>) -> Result<bool> {
     }
 }
 
-pub(super) fn bad_json(error: serde_json::Error) -> Error {
+/// A body that is a JSON object, and nothing else.
+pub(super) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let body = object(&mut reader).map_err(bad_json)?;
+    reader.end().map_err(bad_json)?;
+    Ok(body)
+}
+
+fn bad_json(error: serde_json::Error) -> Error {
     // Where it is, not what: the text is the client's.
     let place = format!("line {} column {}", error.line(), error.column());
     match error.classify() {

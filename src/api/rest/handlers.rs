@@ -21,8 +21,15 @@ use super::{
     conditions::{self, strong_tag, tags, weak_tag},
     content::{self, Bound},
     escape, json,
+    openapi::{
+        answers::{DeleteAnswers, GetAnswers, IncrementAnswers, PutAnswers, TouchAnswers},
+        headers::{ReadHeaders, WriteHeaders},
+        key::KeyInPath,
+    },
+    parameters::{DeleteQuery, GetQuery, IncrementQuery, PutQuery, TouchQuery},
     problem::{self, KV_REPLAYED, KV_STORE_REVISION},
     query::Query,
+    routes,
 };
 use crate::{
     error::{Error, Reason, Result},
@@ -62,10 +69,7 @@ pub async fn kv(State(service): State<Service>, request: Request) -> Response {
             // Without a key there is nothing to say about methods.
             return match key(&parts, KV_PREFIX) {
                 Err(error) if error.reason == Reason::KeyEmpty => problem::to_response(&error),
-                _ => problem::method_not_allowed(
-                    "GET, HEAD, PUT, PATCH, DELETE",
-                    "a key takes GET, HEAD, PUT, PATCH and DELETE: to write it use PUT",
-                ),
+                _ => problem::method_not_allowed(&routes::KEY),
             };
         }
     };
@@ -78,7 +82,7 @@ pub async fn counters(State(service): State<Service>, request: Request) -> Respo
     if parts.method != Method::POST {
         return match key(&parts, COUNTERS_PREFIX) {
             Err(error) if error.reason == Reason::KeyEmpty => problem::to_response(&error),
-            _ => problem::method_not_allowed("POST", "a counter takes POST, which adds to it: read it under /v1/kv/"),
+            _ => problem::method_not_allowed(&routes::COUNTER),
         };
     }
     let answer = increment(&service, &parts).await;
@@ -120,9 +124,20 @@ pub(super) fn call(service: &Service) -> Call {
     Call { protocol: Protocol::Http, deadline: Instant::now() + service.limits().request_timeout }
 }
 
-async fn get(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+/// Read a value
+///
+/// The raw bytes as they were stored, with their content type; the headers tell revision, version and expiry. With
+/// `format=json` the entry as JSON. With `wait` the answer is held until there is news.
+#[utoipa::path(
+    get,
+    path = "/v1/kv/{key}",
+    tag = "Keys",
+    params(KeyInPath, GetQuery, ReadHeaders),
+    responses(GetAnswers)
+)]
+pub(super) async fn get(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     let key = key(parts, KV_PREFIX)?;
-    let query = Query::parse(parts.uri.query(), &["format", "encoding", "wait"])?;
+    let query = Query::parse(parts.uri.query(), GetQuery::KNOWN)?;
     let as_json = match query.text("format")? {
         None => false,
         Some("json") => true,
@@ -234,12 +249,22 @@ pub(super) fn answer(status: StatusCode, headers: HeaderMap, body: Bytes) -> Res
     response
 }
 
-async fn put(service: &Service, parts: &Parts, body: Body) -> Result<Response, Failure> {
+/// Write a value
+///
+/// The body is the value, as it stands, and its `Content-Type` is stored with it. A missing type and that of a form are
+/// stored as `application/octet-stream`, since `curl -d` sends the latter by habit.
+#[utoipa::path(
+    put, path = "/v1/kv/{key}", tag = "Keys",
+    params(KeyInPath, PutQuery, WriteHeaders),
+    request_body(
+        description = "The value, of 1 MiB at most unless configured otherwise.",
+        content(("text/plain", example = json!("hello")), ("application/octet-stream"), ("*/*")),
+    ),
+    responses(PutAnswers),
+)]
+pub(super) async fn put(service: &Service, parts: &Parts, body: Body) -> Result<Response, Failure> {
     let key = key(parts, KV_PREFIX)?;
-    let query = Query::parse(
-        parts.uri.query(),
-        &["ttl", "expire_time", "keep_ttl", "if_version", "return_previous", "durability", "validate_only"],
-    )?;
+    let query = Query::parse(parts.uri.query(), PutQuery::KNOWN)?;
     let share = service.body_share();
     let request = pb::PutRequest {
         key,
@@ -255,12 +280,19 @@ async fn put(service: &Service, parts: &Parts, body: Body) -> Result<Response, F
     Ok(show_write(status, done.result, Some(done.version), done.previous))
 }
 
-async fn touch(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+/// Change when a key expires
+///
+/// And nothing else: a new revision, the same version. One of `ttl` and `expire_time` is needed; `ttl=never` lets it stay.
+#[utoipa::path(
+    patch,
+    path = "/v1/kv/{key}",
+    tag = "Keys",
+    params(KeyInPath, TouchQuery, WriteHeaders),
+    responses(TouchAnswers)
+)]
+pub(super) async fn touch(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     let key = key(parts, KV_PREFIX)?;
-    let query = Query::parse(
-        parts.uri.query(),
-        &["ttl", "expire_time", "if_version", "return_previous", "durability", "validate_only"],
-    )?;
+    let query = Query::parse(parts.uri.query(), TouchQuery::KNOWN)?;
     content::expect_none(&parts.headers)?;
     let expiry = query.expiry()?;
     if expiry.is_none() {
@@ -280,9 +312,17 @@ async fn touch(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     Ok(show_write(status, done.result, Some(done.version), done.previous))
 }
 
-async fn delete(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+/// Delete a key
+#[utoipa::path(
+    delete,
+    path = "/v1/kv/{key}",
+    tag = "Keys",
+    params(KeyInPath, DeleteQuery, WriteHeaders),
+    responses(DeleteAnswers)
+)]
+pub(super) async fn delete(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     let key = key(parts, KV_PREFIX)?;
-    let query = Query::parse(parts.uri.query(), &["if_version", "return_previous", "durability", "validate_only"])?;
+    let query = Query::parse(parts.uri.query(), DeleteQuery::KNOWN)?;
     content::expect_none(&parts.headers)?;
     let request = pb::DeleteRequest {
         key,
@@ -296,12 +336,20 @@ async fn delete(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     Ok(show_write(status, done.result, None, done.previous))
 }
 
-async fn increment(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+/// Add to a counter
+///
+/// A counter is a value that is a signed 64-bit number as text, in the same key space: it is read and deleted under
+/// `/v1/kv/`. An absent one is created. The expiry applies only where this creates the key.
+#[utoipa::path(
+    post,
+    path = "/v1/counters/{key}",
+    tag = "Counters",
+    params(KeyInPath, IncrementQuery, WriteHeaders),
+    responses(IncrementAnswers)
+)]
+pub(super) async fn increment(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     let key = key(parts, COUNTERS_PREFIX)?;
-    let query = Query::parse(
-        parts.uri.query(),
-        &["by", "initial", "ttl", "expire_time", "if_version", "durability", "validate_only"],
-    )?;
+    let query = Query::parse(parts.uri.query(), IncrementQuery::KNOWN)?;
     content::expect_none(&parts.headers)?;
     let request = pb::IncrementRequest {
         key,

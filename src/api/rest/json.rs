@@ -3,7 +3,9 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::openapi::shapes;
 use crate::{
     limits::{JSON_INLINE_BYTES_MAX, REVISION_MAX},
     model::ms_from_timestamp,
@@ -13,26 +15,49 @@ use crate::{
 // Every number here is exact in a double.
 const _: () = assert!(REVISION_MAX <= 1 << 53);
 
-/// The JSON of an entry.
-#[derive(Debug, Serialize)]
+/// An entry.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Entry, examples(json!({
+    "key": "greeting",
+    "value": "hello",
+    "revision": 2,
+    "create_revision": 2,
+    "version": 1,
+    "update_time": "2030-01-01T00:00:00.000Z",
+    "content_type": "text/plain",
+})))]
 pub struct EntryJson<'entry> {
+    /// If it is UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     key: Option<&'entry str>,
+    /// If it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = shapes::base64)]
     key_base64: Option<String>,
+    /// If it is UTF-8; missing where only keys were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     value: Option<&'entry str>,
+    /// If it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = shapes::base64)]
     value_base64: Option<String>,
+    /// Of the record that last wrote it: its entity tag.
     revision: u64,
-    // What was removed has neither, nor a content type.
+    /// Of the record that created it. Like version and content type it is missing from what was removed.
     #[serde(skip_serializing_if = "is_zero")]
     create_revision: u64,
+    /// 1 at creation, and one more with each write since.
     #[serde(skip_serializing_if = "is_zero")]
     version: u64,
+    /// When it expires; missing if it does not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = shapes::time)]
     expire_time: Option<String>,
+    /// When it was last written.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = shapes::time)]
     update_time: Option<String>,
     #[serde(skip_serializing_if = "str::is_empty")]
     content_type: &'entry str,

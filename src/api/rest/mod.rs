@@ -4,13 +4,18 @@ mod collection;
 mod compression;
 mod conditions;
 mod content;
+mod docs;
 mod escape;
 mod handlers;
 mod json;
 mod many;
+pub mod openapi;
+mod operations;
+mod parameters;
 mod problem;
 mod query;
 mod range;
+mod routes;
 mod scan_lines;
 mod sharing;
 mod stream;
@@ -18,17 +23,19 @@ mod watch;
 
 use std::{any::Any, time::Instant};
 
-use axum::{Router, body::Body, response::Response, routing::any};
+use axum::{Router, body::Body, response::Response};
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::handlers::{COUNTERS_PREFIX, Held, KV_PREFIX};
+use self::handlers::Held;
 /// The JSON that this door speaks, for the command line to speak it as well.
 pub use self::{
     collection::{CountJson, PageJson},
     json::{EntryJson, time as time_text},
-    many::{TxnJson, ValuesAsked, bytes_from_json, txn_from_json},
+    many::{TxnJson, ValuesAsked, txn_from_json},
+    operations::bytes_from_json,
+    routes::{ROUTES, Route},
     scan_lines::{ScanItem, ScanLineJson, in_key_order},
     watch::{WatchJson, kind_text},
 };
@@ -53,19 +60,7 @@ pub struct Door {
 impl Door {
     /// A door to this service, shared with pages of these origins.
     pub fn new(service: Service, cors: &Cors) -> Self {
-        let routes = Router::new()
-            // Every method: the handlers refuse with their reason those they do not take.
-            .route("/v1/kv/", any(handlers::kv))
-            .route("/v1/kv/{*key}", any(handlers::kv))
-            .route("/v1/kv", any(range::range))
-            .route("/v1/kv:count", any(collection::count))
-            .route("/v1/kv:batchGet", any(collection::batch_get))
-            .route("/v1/kv:batchWrite", any(many::batch_write))
-            .route("/v1/kv:txn", any(many::txn))
-            .route(watch::ROUTE, any(watch::watch))
-            .route("/v1/counters/", any(handlers::counters))
-            .route("/v1/counters/{*key}", any(handlers::counters))
-            .fallback(handlers::nowhere)
+        let routes = routes::router()
             // A fault in a handler is an answer with a reason, not a broken connection.
             .layer(CatchPanicLayer::custom(fault))
             .with_state(service.clone());
@@ -77,7 +72,7 @@ impl Door {
         let started = Instant::now();
         let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
         let method = request.method().clone();
-        let route = route_of(request.uri().path());
+        let route = Route::of(request.uri().path()).map(|route| route.template);
         let asked = timing_asked(request.headers().get(KV_TIMING).map(HeaderValue::as_bytes));
         let respond = self.sharing.around(request, |request| self.respond(request, started));
         let mut response = if asked { Box::pin(timed(respond)).await } else { respond.await };
@@ -119,19 +114,6 @@ impl Door {
             "the request line and headers have {bytes} bytes, the limit is {limit}: send fewer or shorter ones"
         );
         Err(Error::new(Reason::HeaderTooLarge, text).with(|details| details.limit = Some(limit as u64)))
-    }
-}
-
-/// The route's template, for metrics.
-fn route_of(path: &str) -> Option<&'static str> {
-    if path.starts_with(KV_PREFIX) {
-        Some("/v1/kv/{key}")
-    } else if path.starts_with(COUNTERS_PREFIX) {
-        Some("/v1/counters/{key}")
-    } else if path == watch::ROUTE {
-        Some(watch::ROUTE)
-    } else {
-        collection::ROUTES.into_iter().find(|route| *route == path)
     }
 }
 

@@ -6,7 +6,9 @@ use http::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::{openapi::shapes, routes::Route};
 use crate::{
     error::{Details, Error, Reason},
     service::TraceId,
@@ -19,30 +21,54 @@ pub const KV_REPLAYED: HeaderName = HeaderName::from_static("kv-replayed");
 /// Revision of the state that an answer shows.
 pub const KV_STORE_REVISION: HeaderName = HeaderName::from_static("kv-store-revision");
 
-#[derive(Debug, Serialize)]
-struct Problem<'error> {
+/// A refusal, as RFC 9457 writes it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem<'error> {
+    /// Always `about:blank`: the reason says more.
     r#type: &'static str,
+    /// The status in words.
     title: &'static str,
     status: u16,
+    /// Why, for programs: the same over gRPC.
+    #[schema(schema_with = shapes::reason)]
     reason: &'static str,
+    /// Why, for people: names the thing, the limit and the remedy.
     detail: &'error str,
+    /// The parameter, header or field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     field: Option<&'error str>,
+    /// The limit that was passed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     limit: Option<u64>,
+    /// Number of the operation at fault, among several, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     operation_index: Option<u64>,
+    /// For a write: whether it happened.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = shapes::outcome)]
     outcome: Option<&'static str>,
+    /// Revision of the entry that a condition met; 0: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     current_revision: Option<u64>,
+    /// Revision of the state that was read.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     store_revision: Option<u64>,
+    /// The oldest revision that can be watched from.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     oldest_revision: Option<u64>,
+    /// From where a watcher that was ended goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     resume_revision: Option<u64>,
+    /// The request's id in the server's logs: `Kv-Trace-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     trace_id: Option<String>,
 }
 
@@ -114,9 +140,9 @@ pub fn to_response(error: &Error) -> Response {
     response
 }
 
-/// 405, with what the path does take.
-pub fn method_not_allowed(allowed: &'static str, remedy: &'static str) -> Response {
-    let mut response = to_response(&Error::new(Reason::MethodNotAllowed, remedy));
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+/// 405, with what the route does take.
+pub fn method_not_allowed(route: &'static Route) -> Response {
+    let mut response = to_response(&Error::new(Reason::MethodNotAllowed, route.remedy));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(route.allow));
     response
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 
-use super::escape::decode;
+use super::{escape::decode, parameters::Known};
 use crate::{
     error::{Error, Result},
     notation, pb,
@@ -16,7 +16,7 @@ pub struct Query<'uri>(Vec<(&'static str, Option<Cow<'uri, [u8]>>)>);
 
 impl<'uri> Query<'uri> {
     /// Parses a query. `known` are the route's parameters.
-    pub fn parse(query: Option<&'uri str>, known: &[&'static str]) -> Result<Self> {
+    pub fn parse(query: Option<&'uri str>, known: Known) -> Result<Self> {
         let mut found: Vec<(&'static str, Option<Cow<'uri, [u8]>>)> = Vec::new();
         for part in query.unwrap_or_default().split('&').filter(|part| !part.is_empty()) {
             let (name, value) = match part.split_once('=') {
@@ -24,16 +24,14 @@ impl<'uri> Query<'uri> {
                 None => (part, None),
             };
             let decoded = decode(name.as_bytes()).ok_or_else(|| bad_escape("query"))?;
-            let Some(name) = known.iter().find(|known| known.as_bytes() == &*decoded) else {
+            let names = known.iter().map(|parameter| parameter.name);
+            let Some(name) = names.clone().find(|name| name.as_bytes() == &*decoded) else {
                 let shown: String = String::from_utf8_lossy(&decoded).chars().take(40).collect();
-                let text = format!("no parameter {shown:?} here; there are {}", known.join(", "));
+                let text = format!("no parameter {shown:?} here; there are: {}", Vec::from_iter(names).join(", "));
                 return Err(Error::invalid_field(shown, text));
             };
-            if found.iter().any(|(other, _)| other == name) {
-                return Err(Error::invalid_field(
-                    *name,
-                    format!("the parameter `{name}` is there twice: send it once"),
-                ));
+            if found.iter().any(|(other, _)| *other == name) {
+                return Err(Error::invalid_field(name, format!("the parameter `{name}` is there twice: send it once")));
             }
             let value = match value {
                 Some(value) => Some(decode(value.as_bytes()).ok_or_else(|| bad_escape(name))?),
@@ -180,13 +178,14 @@ fn parse_time(name: &'static str, text: &str) -> Result<prost_types::Timestamp> 
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        super::parameters::{IncrementQuery, PutQuery},
+        *,
+    };
     use crate::error::Reason;
 
-    const KNOWN: [&str; 6] = ["ttl", "expire_time", "keep_ttl", "by", "validate_only", "durability"];
-
     fn parse(query: &str) -> Result<Query<'_>> {
-        Query::parse(Some(query), &KNOWN)
+        Query::parse(Some(query), PutQuery::KNOWN)
     }
 
     #[test]
@@ -230,7 +229,8 @@ mod tests {
         #[test]
         fn numbers_read_back(by: i64) {
             let text = format!("by={by}");
-            prop_assert_eq!(parse(&text).unwrap().number::<i64>("by").unwrap(), Some(by));
+            let query = Query::parse(Some(&text), IncrementQuery::KNOWN).unwrap();
+            prop_assert_eq!(query.number::<i64>("by").unwrap(), Some(by));
         }
     }
 }

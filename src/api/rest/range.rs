@@ -6,13 +6,17 @@ use axum::{
 };
 use http::{HeaderValue, Method, StatusCode, header::VARY, request::Parts};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     collection::{self, force_base64, to_json},
     content,
     handlers::{Failure, answer, call, finish, options, write_headers},
+    openapi::answers::DeleteRangeAnswers,
+    parameters::{DeleteRangeQuery, ScanQuery},
     problem,
     query::Query,
+    routes,
     scan_lines::{ScanLineJson, in_key_order},
     stream::{self, NDJSON, Piece},
 };
@@ -32,10 +36,7 @@ pub async fn range(State(service): State<Service>, request: Request) -> Response
         Method::GET | Method::HEAD => (Operation::List, collection::list(&service, &parts).await),
         Method::DELETE => (Operation::DeleteRange, delete(&service, &parts).await),
         _ => {
-            return problem::method_not_allowed(
-                "GET, HEAD, DELETE",
-                "a range takes GET and DELETE: keys are written one by one under /v1/kv/, or by POST /v1/kv:batchWrite",
-            );
+            return problem::method_not_allowed(&routes::RANGE);
         }
     };
     let mut response = finish(&service, operation, answer);
@@ -57,9 +58,7 @@ struct Lines {
 }
 
 async fn scan(service: &Service, parts: &Parts) -> Result<Response, Failure> {
-    let known =
-        ["prefix", "start", "end", "key", "all", "start_after", "delimiter", "descending", "keys_only", "encoding"];
-    let query = Query::parse(parts.uri.query(), &known)?;
+    let query = Query::parse(parts.uri.query(), ScanQuery::KNOWN)?;
     let request = pb::ScanRequest {
         range: Some(query.range()?),
         start_after: query.bytes("start_after")?.unwrap_or_default(),
@@ -111,15 +110,30 @@ pub(super) fn write_line(json: &impl Serialize, text: &mut Vec<u8>) {
     text.push(b'\n');
 }
 
-#[derive(Debug, Serialize)]
-struct DeletedJson {
+/// What a delete of a range did.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeleteRangeResponse, examples(json!({"deleted": 2, "complete": true})))]
+pub struct DeletedJson {
+    /// How many keys.
     deleted: u64,
+    /// Whether all of the range is gone; false only where `max_keys` or the request's time ended it.
     complete: bool,
 }
 
-async fn delete(service: &Service, parts: &Parts) -> Result<Response, Failure> {
-    let known = ["prefix", "start", "end", "key", "all", "max_keys", "durability", "validate_only"];
-    let query = Query::parse(parts.uri.query(), &known)?;
+/// Delete a range
+///
+/// Of one of `prefix`, `start` and `end`, `key`, or `all`; everything goes only with `all`. In records of 1,000 keys at
+/// most, each atomic. It takes no `Idempotency-Key`: to repeat it is safe by nature. With `validate_only` it counts.
+#[utoipa::path(
+    delete,
+    path = "/v1/kv",
+    operation_id = "deleteRange",
+    tag = "Many keys",
+    params(DeleteRangeQuery),
+    responses(DeleteRangeAnswers)
+)]
+pub(super) async fn delete(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let query = Query::parse(parts.uri.query(), DeleteRangeQuery::KNOWN)?;
     content::expect_none(&parts.headers)?;
     let max_keys = query.number("max_keys")?;
     if max_keys == Some(0) {

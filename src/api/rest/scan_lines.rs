@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::json::{EntryJson, text_or_base64};
 use crate::pb;
@@ -36,8 +37,9 @@ pub fn in_key_order<'batch>(
 }
 
 /// The JSON of a line.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = ScanLine)]
 pub enum ScanLineJson<'batch> {
     /// A key and what it holds.
     Entry(EntryJson<'batch>),
@@ -45,9 +47,11 @@ pub enum ScanLineJson<'batch> {
     CommonPrefix {
         /// The prefix as text.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         common_prefix: Option<&'batch str>,
         /// Or as base64.
         #[serde(skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         common_prefix_base64: Option<String>,
     },
     /// The last line of what was read to its end.

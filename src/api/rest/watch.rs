@@ -8,14 +8,18 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderName, Method, request::Parts};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{
     collection::force_base64,
     handlers::{Failure, call, finish},
     json::EntryJson,
+    openapi::{answers::WatchAnswers, headers::WatchHeaders, shapes},
+    parameters::WatchQuery,
     problem,
     query::Query,
     range::write_line,
+    routes,
     stream::{self, EVENT_STREAM, NDJSON, Piece},
 };
 use crate::{
@@ -25,15 +29,13 @@ use crate::{
     service::{Service, Watching},
 };
 
-/// The route.
-pub const ROUTE: &str = "/v1/watch";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// `GET /v1/watch?prefix=…`.
 pub async fn watch(State(service): State<Service>, request: Request) -> Response {
     let (parts, _) = request.into_parts();
     if parts.method != Method::GET {
-        return problem::method_not_allowed("GET", "watching takes GET, with the range in the query");
+        return problem::method_not_allowed(&routes::WATCH);
     }
     let answer = begin(&service, &parts).await;
     finish(&service, Operation::Watch, answer)
@@ -53,10 +55,24 @@ struct Messages {
     force_base64: bool,
 }
 
-async fn begin(service: &Service, parts: &Parts) -> Result<Response, Failure> {
-    let known =
-        ["prefix", "start", "end", "key", "all", "start_revision", "initial_state", "previous", "kinds", "encoding"];
-    let query = Query::parse(parts.uri.query(), &known)?;
+/// Watch changes as they happen
+///
+/// Of a range: one of `prefix`, `start` and `end`, `key`, or `all`. A message has all events of a revision, in order,
+/// without gap or duplicate; past 4 MiB it comes in several, all but the last `partial`. A message without events says how
+/// far one may resume from. The stream ends only by an error, which its last message says.
+///
+/// As server-sent events (`Accept: text/event-stream`) each message is one event, with the revision as its `id`, so that a
+/// browser's `EventSource` resumes by itself; marks are named `synced` and `reset`, errors `problem`.
+#[utoipa::path(
+    get,
+    path = "/v1/watch",
+    operation_id = "watch",
+    tag = "Many keys",
+    params(WatchQuery, WatchHeaders),
+    responses(WatchAnswers)
+)]
+pub(super) async fn begin(service: &Service, parts: &Parts) -> Result<Response, Failure> {
+    let query = Query::parse(parts.uri.query(), WatchQuery::KNOWN)?;
     let mut request = pb::WatchRequest {
         range: Some(query.range()?),
         start_revision: query.number("start_revision")?.unwrap_or(0),
@@ -105,26 +121,52 @@ fn last_event_id(parts: &Parts) -> Result<Option<u64>> {
     })
 }
 
-/// A message to a watcher.
-#[derive(Debug, Serialize)]
+/// What a watcher is told at once.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = WatchMessage, examples(json!({
+    "revision": 2,
+    "events": [{
+        "kind": "put",
+        "entry": {
+            "key": "greeting",
+            "value": "hello",
+            "revision": 2,
+            "create_revision": 2,
+            "version": 1,
+            "update_time": "2030-01-01T00:00:00.000Z",
+            "content_type": "text/plain",
+        },
+    }],
+})))]
 pub struct WatchJson<'message> {
+    /// Of the events; of one without events, up to which all is told.
     revision: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     events: Vec<EventJson<'message>>,
+    /// More of this revision follows.
     #[serde(skip_serializing_if = "is_false")]
     partial: bool,
+    /// The state that was asked for is told; changes follow.
     #[serde(skip_serializing_if = "is_false")]
     synced: bool,
+    /// The history that was asked for is gone: forget all, the state follows.
     #[serde(skip_serializing_if = "is_false")]
     reset: bool,
 }
 
-#[derive(Debug, Serialize)]
-struct EventJson<'message> {
+/// A change of a key.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Event)]
+pub struct EventJson<'message> {
+    #[schema(schema_with = shapes::event_kind)]
     kind: &'static str,
+    /// The entry as it is now; of one that was removed, key and revision.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     entry: Option<EntryJson<'message>>,
+    /// The entry as it was, where `previous` was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     previous: Option<EntryJson<'message>>,
 }
 
