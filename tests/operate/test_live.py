@@ -76,7 +76,7 @@ def observed(directory):
 
 def without_comparisons(expression):
     """An alert's expression asks whether things are too much; here it is asked how much there is of each."""
-    sides = re.split(r"\band on \([^)]*\)", expression)
+    sides = re.split(r"\b(?:and|unless) on \([^)]*\)", expression)
     return [re.sub(r"\s(>|<|==)\s.*", "", side, flags=re.S).strip() for side in sides]
 
 
