@@ -174,6 +174,9 @@ async fn the_disk_reserve_refuses_growth_before_the_disk_is_full_and_clears_itse
     let disk = SimulatedFileSystem::default();
     let (engine, _) = open(&disk, |limits| limits.disk_reserve_bytes = Some(MIB));
     write(&engine, put("kept", 1), "").await.unwrap();
+    // Made ready before, as it is long before a disk fills: else it is what there is no room for.
+    let ready = async || disk.open(Path::new("data/wal/next")).ok();
+    eventually("the next segment is ready", ready).await;
     disk.set_capacity_bytes(Some(disk.used_bytes() + MIB as usize / 2));
     let refused = async || write(&engine, put("grows", 1), "").await.err();
     let error = eventually("the alarm", refused).await;
