@@ -28,7 +28,7 @@ use crate::{
 const REGISTERS: [&str; 4] = ["k/a", "k/b", "k/c", "k/d"];
 const COUNTERS: [&str; 2] = ["n/1", "n/2"];
 /// What an expired or short-lived entry may live: it ends while clients run.
-const SHORT_MS: std::ops::Range<u64> = 1..150;
+const SHORT_MS: std::ops::Range<u64> = 1..30;
 
 /// A client: its own door, its own dice, and what it last saw of each key.
 pub struct Client {
