@@ -52,6 +52,11 @@ impl Sharing {
         ))
     }
 
+    /// Whether pages of any other origin may call.
+    pub fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Answers a browser's question before its request, or lets `door` answer and adds what the browser wants to read.
     pub async fn around<B, F>(&self, request: Request<Incoming>, door: impl Fn(Request<Incoming>) -> F) -> Response<B>
     where

@@ -175,12 +175,12 @@ fn open_doors(
     let (to_http, to_grpc, to_ops) = (spreader.clone(), spreader.clone(), spreader);
     cores.spawn(async move {
         if let Ok(listener) = tokio::net::TcpListener::from_std(listeners.http) {
-            http_listening.accept(listener, to_http, move |request| rest.clone().answer(request)).await;
+            http_listening.accept(listener, to_http, move |request| rest.answer(request)).await;
         }
     });
     cores.spawn(async move {
         if let Ok(listener) = tokio::net::TcpListener::from_std(listeners.grpc) {
-            grpc_listening.accept(listener, to_grpc, move |request| grpc.clone().answer(request)).await;
+            grpc_listening.accept(listener, to_grpc, move |request| grpc.answer(request)).await;
         }
     });
     cores.spawn(async move {

@@ -134,7 +134,8 @@ impl Listening {
         let seen = Arc::clone(&activity);
         let service = service_fn(move |request| {
             let running = seen.begin();
-            let answered = answer(request);
+            // Moved from hand to hand until its connection polls it: by its address.
+            let answered = Box::pin(answer(request));
             async move {
                 let response = answered.await;
                 drop(running);

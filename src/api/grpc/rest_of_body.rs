@@ -24,18 +24,29 @@ pub struct Lent {
 }
 
 /// Where it comes back to.
-pub struct Rest(Option<oneshot::Receiver<Incoming>>);
+pub struct Lender(Option<oneshot::Receiver<Incoming>>);
+
+/// What came back.
+pub struct Rest(Incoming);
 
 /// Lends a request's body.
-pub fn lend(request: Request<Incoming>) -> (Request<Lent>, Rest) {
+pub fn lend(request: Request<Incoming>) -> (Request<Lent>, Lender) {
     let (owner, rest) = (request.version() < Version::HTTP_2).then(oneshot::channel).unzip();
-    (request.map(|body| Lent { body: Some(body), owner }), Rest(rest))
+    (request.map(|body| Lent { body: Some(body), owner }), Lender(rest))
+}
+
+impl Lender {
+    /// What is left, if there is something that nobody else reads.
+    pub fn left(self) -> Option<Rest> {
+        let body = self.0?.try_recv().ok()?;
+        (!body.is_end_stream()).then_some(Rest(body))
+    }
 }
 
 impl Rest {
-    /// Reads the rest off, if there is one that nobody else reads.
+    /// Reads it off.
     pub async fn drain(self, patience: Duration) {
-        let Some(Ok(mut body)) = self.0.map(|mut rest| rest.try_recv()) else { return };
+        let Self(mut body) = self;
         let read_off = async {
             let mut bytes = 0;
             while let Some(Ok(frame)) = body.frame().await {

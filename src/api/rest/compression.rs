@@ -11,12 +11,13 @@ use std::{
 
 use axum::{Router, body::Body, response::Response};
 use bytes::Bytes;
+use futures_util::{FutureExt as _, TryFutureExt as _, future::Either};
 use http::{
     HeaderMap, HeaderValue, Request,
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, VARY},
 };
 use http_body::{Frame, SizeHint};
-use tower::{Layer as _, ServiceExt as _};
+use tower::{Layer as _, Service as _, ServiceExt as _, util::MapResponse};
 use tower_http::{
     CompressionLevel,
     compression::{CompressionLayer, Predicate},
@@ -25,23 +26,22 @@ use tower_http::{
 use crate::limits::{COMPRESSED_BODY_BYTES_MIN, COMPRESSION_STEP_BYTES};
 
 /// Answers a request by these routes, compressed if the client takes that and it is worth it.
-pub async fn around(routes: Router, mut request: Request<Body>) -> Response {
+pub fn around(mut routes: Router, mut request: Request<Body>) -> impl Future<Output = Response> + Send {
     let answered = if accepts_gzip(request.headers()) {
         // The layer need not weigh what else the client would take.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         let layer = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(Worthwhile);
-        let paced = tower::service_fn(|request| {
-            let answered = routes.clone().oneshot(request);
-            async move { answered.await.map(|response| response.map(Paced::new)) }
-        });
-        layer.layer(paced).oneshot(request).await.map(|response| response.map(Body::new))
+        let paced = MapResponse::new(routes, |response: Response| response.map(Paced::new));
+        let compressed = layer.layer(paced).oneshot(request);
+        Either::Left(Box::pin(compressed.map_ok(|response| response.map(Body::new))))
     } else {
-        routes.oneshot(request).await
+        // Routes are always ready.
+        Either::Right(routes.call(request))
     };
-    match answered {
+    answered.map(|answered| match answered {
         Ok(response) => vary(response),
         Err(never) => match never {},
-    }
+    })
 }
 
 /// Tells caches what the answer depends on, and that what is compressed is not the same bytes.
