@@ -187,9 +187,51 @@ async fn plain_http_on_the_grpc_port_is_told_what_the_port_speaks() {
         assert!(problem["detail"].as_str().unwrap().contains(part), "{method} {headers:?}: {problem}");
         assert!(answer.header("kv-trace-id").is_some());
     }
-    // The answer reaches whoever still sends, too.
-    let large = send(&client, "POST", &url, &[("content-type", "application/json")], &vec![b'x'; 8 << 20]).await;
-    assert_eq!(large.status, 415);
+}
+
+/// Reads one answer of a known length from a connection: its head, in lower case, and its body.
+async fn read_answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.split("content-length: ").nth(1).map_or(0, |rest| rest.lines().next().unwrap().parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.unwrap();
+    (head, body)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_reaches_whoever_still_sends_and_leaves_the_connection_usable() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let client = client();
+    let rows = [
+        ("content-type: application/json".to_owned(), "415 "),
+        ("content-type: application/grpc".to_owned(), "415 "),
+        (format!("content-type: {WEB}\r\ngrpc-timeout: soon"), "200 "),
+        (format!("content-type: {WEB}\r\nx-large: {}", "x".repeat(17 << 10)), "200 "),
+        // Refused by the length that its frame names.
+        (format!("content-type: {WEB}"), "200 "),
+    ];
+    for (headers, status) in rows {
+        let mut stream = TcpStream::connect(&server.grpc).await.unwrap();
+        let (piece, pieces) = (vec![b'x'; 256 << 10], 32);
+        let length = piece.len() * pieces;
+        let head = format!("POST {PUT} HTTP/1.1\r\nhost: x\r\n{headers}\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        for sent in 0..pieces {
+            stream.write_all(&piece).await.unwrap_or_else(|error| panic!("{headers}: {error} after {sent} pieces"));
+            // Slow, as seen by a server that could have ended the connection by now.
+            assert_eq!(send(&client, "GET", &server.url("/v1/kv/absent"), &[], b"").await.status, 404);
+        }
+        let (head, _) = read_answer(&mut stream).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{headers}: {head}");
+        let again = format!("GET {PUT} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(again.as_bytes()).await.unwrap();
+        assert!(read_answer(&mut stream).await.0.starts_with("http/1.1 415 "), "{headers}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
