@@ -117,6 +117,11 @@ impl Reason {
         name.strip_prefix("REASON_").unwrap_or(name)
     }
 
+    /// The reason of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::from_str_name(&format!("REASON_{name}"))
+    }
+
     /// The gRPC code.
     pub fn grpc_code(self) -> tonic::Code {
         use tonic::Code;

@@ -16,6 +16,7 @@
 //! | 2 | [`model`] | the domain's words and their conversions |
 //! | 2 | [`config`] | raw settings to checked settings |
 //! | 2 | [`metrics`] | every instrument |
+//! | 2 | [`traces`] | spans of sampled requests, on their way to a collector |
 //! | 3 | [`disk`] | bytes: file-system seam, frames, segments, log, snapshots, recovery |
 //! | 3 | [`store`] | memory: arenas, shards, indexes, evacuation, accounting |
 //! | 4 | [`engine`] | where disk and store meet: propose, log, apply, read, take snapshots |
@@ -64,3 +65,4 @@ pub mod pb;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod traces;

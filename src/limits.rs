@@ -45,6 +45,16 @@ pub const DISPATCH_RECORDS_MAX: usize = 16_384;
 pub const INITIAL_STATE_BYTES_MAX: usize = 64 * MIB;
 /// How often a watcher's initial state is begun, when writes outrun its reading, before the watcher is ended.
 pub const INITIAL_STATE_TRIES_MAX: usize = 3;
+/// Slow requests that are told in the log each second at most.
+pub const SLOW_REQUEST_LINES_PER_SECOND_MAX: u32 = 10;
+/// Spans that wait to be sent to the collector at most; past it they are dropped.
+pub const TRACE_QUEUE_SPANS_MAX: usize = 4_096;
+/// Spans that are sent at once at most.
+pub const TRACE_BATCH_SPANS_MAX: usize = 512;
+/// How long sending them may take.
+pub const TRACE_EXPORT_MAX: Duration = Duration::from_secs(5);
+/// How long a stop waits for the last ones to be sent.
+pub const TRACE_FLUSH_MAX: Duration = Duration::from_secs(2);
 /// A watcher that hears nothing is told this often how far it has come.
 pub const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 /// Most conditions of one write: one of each kind.
@@ -176,6 +186,10 @@ pub struct Limits {
     pub watch_history_events: usize,
     /// Bytes that the watch history takes at most.
     pub watch_history_bytes: usize,
+    /// A request that takes this long is slow.
+    pub slow_request_threshold: Duration,
+    /// Slow requests that are kept to be shown.
+    pub slow_requests: usize,
     /// Time that a stop waits for requests in flight.
     pub drain_timeout: Duration,
     /// How long answers to request ids are remembered.
@@ -215,6 +229,8 @@ impl Default for Limits {
             watcher_buffer_bytes: 4 * MIB,
             watch_history_events: 100_000,
             watch_history_bytes: 64 * MIB,
+            slow_request_threshold: Duration::from_millis(100),
+            slow_requests: 128,
             drain_timeout: Duration::from_secs(20),
             request_window: Duration::from_secs(600),
             request_window_ids: 1_000_000,

@@ -83,7 +83,8 @@ impl Operation {
         }
     }
 
-    fn label(self) -> &'static str {
+    /// As metrics and logs name it.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::BatchGet => "batch_get",
@@ -100,6 +101,11 @@ impl Operation {
             Self::Watch => "watch",
         }
     }
+
+    /// As metrics and logs name what a request asked for; `None`: none of the store's operations.
+    pub fn label_of(operation: Option<Self>) -> &'static str {
+        operation.map_or("_OTHER", Self::label)
+    }
 }
 
 /// A door.
@@ -114,7 +120,8 @@ pub enum Protocol {
 impl Protocol {
     const ALL: [Self; 2] = [Self::Grpc, Self::Http];
 
-    fn label(self) -> &'static str {
+    /// As metrics and logs name it.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
             Self::Http => "http",
@@ -158,6 +165,10 @@ const REASONS: usize = 64;
 
 struct Operations([[[AtomicU64; REASONS]; Protocol::ALL.len()]; Operation::ALL.len()]);
 
+/// The last place: what is none of the store's operations.
+#[derive(Default)]
+struct SlowRequests([[AtomicU64; Protocol::ALL.len()]; Operation::ALL.len() + 1]);
+
 /// Gauges that the log thread sets and a scrape reads.
 #[derive(Default)]
 struct Gauges {
@@ -181,6 +192,8 @@ struct Gauges {
     watch_dropped: AtomicU64,
     watch_history_events: AtomicU64,
     watch_history_bytes: AtomicU64,
+    spans_sent: AtomicU64,
+    spans_failed: AtomicU64,
     snapshot_written_bytes: AtomicU64,
     snapshot_failures: AtomicU64,
     snapshot_last_bytes: AtomicU64,
@@ -194,6 +207,7 @@ struct Inner {
     /// Its readers live as long as it does.
     _provider: SdkMeterProvider,
     operations: Arc<Operations>,
+    slow_requests: Arc<SlowRequests>,
     gauges: Arc<Gauges>,
     http: Histogram<f64>,
     http_bound: Bound<(u8, Option<&'static str>, u16)>,
@@ -235,7 +249,7 @@ pub struct StreamTimer {
 impl Drop for StreamTimer {
     fn drop(&mut self) {
         let Inner { enabled: true, stream, stream_bound, .. } = &*self.metrics.0 else { return };
-        let labels = (self.operation.map_or("_OTHER", Operation::label), self.protocol.label());
+        let labels = (Operation::label_of(self.operation), self.protocol.label());
         record(stream_bound, labels, self.started.elapsed(), || {
             stream.bind(&[KeyValue::new("operation", labels.0), KeyValue::new("protocol", labels.1)])
         });
@@ -270,8 +284,10 @@ impl Metrics {
         let operations = Arc::new(Operations(std::array::from_fn(|_| {
             std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)))
         })));
+        let slow_requests = Arc::new(SlowRequests::default());
         let gauges = Arc::new(Gauges::default());
         observe_operations(&meter, &operations);
+        observe_slow_requests(&meter, &slow_requests);
         observe_gauges(&meter, &gauges);
         observe_process(&meter);
         let seconds = |name: &'static str, help: &'static str, bounds: &[f64]| {
@@ -281,6 +297,7 @@ impl Metrics {
             enabled,
             registry,
             operations,
+            slow_requests,
             gauges,
             http: seconds("http.server.request.duration", "Time of each unary HTTP request.", &SECONDS),
             http_bound: RwLock::default(),
@@ -332,6 +349,12 @@ impl Metrics {
         if let Some(counter) = counters.get(place) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A request took long.
+    pub fn slow_request(&self, operation: Option<Operation>, protocol: Protocol) {
+        let place = operation.map_or(Operation::ALL.len(), |operation| operation as usize);
+        self.0.slow_requests.0[place][protocol as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A unary HTTP request was answered. `route` is a route's template, never a path.
@@ -494,6 +517,12 @@ impl Metrics {
         self.0.gauges.snapshot_failures.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many spans were sent to the collector, or could not be.
+    pub fn spans(&self, count: u64, sent: bool) {
+        let counter = if sent { &self.0.gauges.spans_sent } else { &self.0.gauges.spans_failed };
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Whether requests may be sent here.
     pub fn ready(&self, ready: bool) {
         self.0.gauges.ready.store(u64::from(ready), Ordering::Relaxed);
@@ -522,7 +551,8 @@ fn record<Labels: Copy + Eq + std::hash::Hash>(
     known.write().entry(labels).or_insert_with(bind).record(elapsed.as_secs_f64());
 }
 
-fn method_label(method: &Method) -> (u8, &'static str) {
+/// A method as OpenTelemetry's conventions name it, and a number for it.
+pub fn method_label(method: &Method) -> (u8, &'static str) {
     match *method {
         Method::GET => (1, "GET"),
         Method::HEAD => (2, "HEAD"),
@@ -536,7 +566,7 @@ fn method_label(method: &Method) -> (u8, &'static str) {
 }
 
 /// The code as gRPC's documents write it.
-fn code_label(code: tonic::Code) -> &'static str {
+pub fn code_label(code: tonic::Code) -> &'static str {
     use tonic::Code;
     match code {
         Code::Ok => "OK",
@@ -588,6 +618,27 @@ fn observe_operations(meter: &Meter, operations: &Arc<Operations>) {
                             observer.observe(count, &labels);
                         }
                     }
+                }
+            }
+        })
+        .build();
+}
+
+fn observe_slow_requests(meter: &Meter, slow_requests: &Arc<SlowRequests>) {
+    let slow_requests = Arc::clone(slow_requests);
+    meter
+        .u64_observable_counter("tandem.slow_requests")
+        .with_unit("{request}")
+        .with_description("Requests that took as long as telemetry.slow_request_threshold, by operation and protocol.")
+        .with_callback(move |observer| {
+            let operations = Operation::ALL.into_iter().map(Some).chain([None]);
+            for (operation, counters) in operations.zip(&slow_requests.0) {
+                for (protocol, counter) in Protocol::ALL.into_iter().zip(counters) {
+                    let labels = [
+                        KeyValue::new("operation", Operation::label_of(operation)),
+                        KeyValue::new("protocol", protocol.label()),
+                    ];
+                    observer.observe(counter.load(Ordering::Relaxed), &labels);
                 }
             }
         })
@@ -676,6 +727,10 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Gauges>) {
     counter("tandem.watch.events", "{event}", "Events sent to watchers.", |gauges| &gauges.watch_events);
     counter("tandem.watch.dropped", "{watcher}", "Watchers ended because they read too slowly.", |gauges| {
         &gauges.watch_dropped
+    });
+    counter("tandem.trace.spans.sent", "{span}", "Spans sent to the collector.", |gauges| &gauges.spans_sent);
+    counter("tandem.trace.spans.failed", "{span}", "Spans that the collector did not take.", |gauges| {
+        &gauges.spans_failed
     });
     counter("tandem.snapshot.written", "By", "Bytes of the snapshots that were written.", |gauges| {
         &gauges.snapshot_written_bytes

@@ -1,4 +1,4 @@
-//! Sizes and times as people write them, in the configuration and in queries: `64MiB`, `1500ms`.
+//! Sizes, times and parts as people write them, in the configuration and in queries: `64MiB`, `1500ms`, `0.01`.
 
 use std::time::Duration;
 
@@ -29,6 +29,19 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text)?;
     let (unit_ms, _) = TIME_UNITS_MS.iter().find(|(_, name)| *name == unit)?;
     number.checked_mul(*unit_ms).map(Duration::from_millis)
+}
+
+/// A part of a whole, from 0 to 1, in millionths.
+pub fn parse_millionths(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let part: f64 = text.parse().ok().filter(|_| plain)?;
+    // The cast is exact: the range was checked.
+    (0.0..=1.0).contains(&part).then(|| (part * 1e6).round() as u32)
+}
+
+/// The same as a decimal fraction.
+pub fn show_millionths(millionths: u32) -> String {
+    (f64::from(millionths) / 1e6).to_string()
 }
 
 /// A size in its largest exact unit.
@@ -78,6 +91,17 @@ mod tests {
         for bad in ["", "KiB", "-1", "1kb", "1 KiB", "99999999999999999999"] {
             assert_eq!(parse_bytes(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn parts_are_decimal_fractions() {
+        for (text, millionths) in [("0", 0), ("0.01", 10_000), ("1", 1_000_000), ("1.0", 1_000_000), (".5", 500_000)] {
+            assert_eq!(parse_millionths(text), Some(millionths), "{text}");
+        }
+        for bad in ["", ".", "-0.1", "1.1", "1e-3", "1%", "nan", "0,5"] {
+            assert_eq!(parse_millionths(bad), None, "{bad:?}");
+        }
+        assert_eq!(show_millionths(10_000), "0.01");
     }
 
     proptest! {

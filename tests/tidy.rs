@@ -13,11 +13,11 @@ use syn::visit::Visit;
 const LAYERS: [&[&str]; 11] = [
     &["pb"],
     &["limits", "error", "notation"],
-    &["model", "config", "metrics"],
+    &["model", "config", "metrics", "traces"],
     &["disk", "store"],
     &["engine"],
     &["service"],
-    &["api::cors"],
+    &["api::cors", "api::spanned"],
     &["api::grpc", "api::rest", "api::ops"],
     &["app", "telemetry"],
     &["cli"],

@@ -4,3 +4,4 @@ pub mod cors;
 pub mod grpc;
 pub mod ops;
 pub mod rest;
+pub mod spanned;

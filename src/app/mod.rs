@@ -28,6 +28,7 @@ use crate::{
     engine::{self, Engine, Opened, Progress, clock::SystemTimeSource},
     metrics::Metrics,
     service::Service,
+    traces::Traces,
 };
 
 /// Data that cannot be served: see the message.
@@ -85,7 +86,8 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
     let listeners = bind(settings)?;
     let addresses = [listeners.http.local_addr()?, listeners.grpc.local_addr()?, listeners.ops.local_addr()?];
     let metrics = Metrics::new(settings.telemetry.metrics).map_err(|error| Trouble::Other(error.to_string()))?;
-    let service = Service::new(settings.limits.clone(), metrics.clone());
+    let traces = traces(settings, &metrics)?;
+    let service = Service::new(settings.limits.clone(), metrics.clone(), traces.clone());
     let progress = service.progress();
     let cores = Cores::start(settings.server.threads)?;
     let doors = Ending::default();
@@ -116,6 +118,7 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
         ops_ending.drain.cancel();
         ops_ending.abort.cancel();
         cores.join();
+        traces.shut_down();
         Ok(match ended {
             Ended::Signal if closed => {
                 tracing::info!("stopped cleanly");
@@ -127,6 +130,15 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
             }
         })
     })
+}
+
+/// Traces to the collector that the configuration names, if it does.
+fn traces(settings: &Settings, metrics: &Metrics) -> Result<Traces, Trouble> {
+    let telemetry = &settings.telemetry;
+    let Some(endpoint) = &telemetry.otlp_endpoint else { return Ok(Traces::off()) };
+    let metrics = metrics.clone();
+    let report = Box::new(move |count: usize, sent| metrics.spans(count as u64, sent));
+    Traces::to(endpoint, telemetry.trace_sample_millionths, report).map_err(|error| Trouble::Other(error.to_string()))
 }
 
 enum Ended {

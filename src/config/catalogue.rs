@@ -3,15 +3,18 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use config::{Value, ValueKind};
+use config::Value;
 
-use super::{LogFormat, MemoryLimit, Settings, SyncMode};
+use super::{
+    LogFormat, MemoryLimit, Settings, SyncMode,
+    parse::{bytes_of, duration_of, endpoint_of, memory_of, origins_of, within},
+};
 use crate::{
     limits::{
         Eviction, KEY_BYTES_MAX, MEMORY_BYTES_MIN, MEMORY_PERCENT_DEFAULT, REQUEST_BYTES_MAX, SEGMENT_BYTES_MAX,
         SEGMENT_BYTES_MIN, VALUE_BYTES_MAX,
     },
-    notation::{parse_bytes, parse_duration, show_bytes, show_duration},
+    notation::{parse_millionths, show_bytes, show_duration, show_millionths},
 };
 
 /// What a key takes, and where it goes.
@@ -31,6 +34,8 @@ enum Kind {
     Format,
     Streams,
     Origins,
+    Endpoint,
+    Ratio,
 }
 
 /// One key of the configuration.
@@ -199,6 +204,11 @@ pub const KEYS: &[Key] = &[
         "Bytes that these events take at most.",
     ),
     key(
+        "limits.slow_requests",
+        Kind::Count(|s| &mut s.limits.slow_requests, 0, 100_000),
+        "Slow requests that are kept for /v1/admin/slow.",
+    ),
+    key(
         "limits.drain_timeout",
         Kind::Time(|s| &mut s.limits.drain_timeout, Duration::ZERO, HOUR),
         "How long a stop waits for requests in flight.",
@@ -228,7 +238,22 @@ pub const KEYS: &[Key] = &[
         Kind::Format,
         "How log lines look: auto = text on a terminal, JSON elsewhere; text; json.",
     ),
+    key(
+        "telemetry.slow_request_threshold",
+        Kind::Time(|s| &mut s.limits.slow_request_threshold, Duration::ZERO, HOUR),
+        "A request that takes this long is counted, logged and kept as slow; streams and ?wait= never are. 0ms: every request; 1h: none.",
+    ),
     key("telemetry.metrics", Kind::Switch(|s| &mut s.telemetry.metrics), "Whether instruments record."),
+    key(
+        "telemetry.otlp_endpoint",
+        Kind::Endpoint,
+        "Collector that traces are sent to, by OTLP over gRPC, usually on port 4317; empty: nothing is traced.",
+    ),
+    key(
+        "telemetry.trace_sample_ratio",
+        Kind::Ratio,
+        "Part of the requests without a traceparent that are traced; the others are as their callers decided.",
+    ),
 ];
 
 /// The key that a misspelt one was meant to be.
@@ -315,6 +340,11 @@ impl Key {
                     _ => return Err(format!("{text:?} is no format")),
                 };
             }
+            Kind::Endpoint => settings.telemetry.otlp_endpoint = endpoint_of(text)?,
+            Kind::Ratio => {
+                settings.telemetry.trace_sample_millionths =
+                    parse_millionths(text).ok_or_else(|| format!("{text:?} is not from 0 to 1"))?;
+            }
             // Set above: it may be a list.
             Kind::Origins => {}
             Kind::Streams => {
@@ -344,6 +374,8 @@ impl Key {
             Kind::Memory => format!("auto, 1% to 100%, or a size from {}", show_bytes(MEMORY_BYTES_MIN)),
             Kind::Format => "auto, text or json".into(),
             Kind::Streams => "1 to 65536".into(),
+            Kind::Endpoint => "http://HOST:PORT, or nothing".into(),
+            Kind::Ratio => "0 to 1, such as 0.01".into(),
             Kind::Origins => {
                 "a list, or text with commas, such as [\"https://app.example\", \"http://localhost:8080\"]".into()
             }
@@ -385,65 +417,12 @@ impl Key {
                 LogFormat::Json => "json".into(),
             },
             Kind::Streams => settings.limits.streams_per_connection.to_string(),
+            Kind::Endpoint => format!("{:?}", settings.telemetry.otlp_endpoint.as_deref().unwrap_or_default()),
+            Kind::Ratio => show_millionths(settings.telemetry.trace_sample_millionths),
             // Origins have no characters that would need an escape.
             Kind::Origins => format!("{:?}", settings.cors.allowed_origins),
         }
     }
-}
-
-fn origins_of(value: &Value) -> Result<Vec<String>, String> {
-    let not_a_list = |_| "neither a list nor text".to_owned();
-    let parts = match value.kind {
-        ValueKind::Array(_) => {
-            let parts = value.clone().into_array().map_err(not_a_list)?;
-            parts.into_iter().map(|part| part.into_string().map_err(not_a_list)).collect::<Result<Vec<_>, _>>()?
-        }
-        _ => value.clone().into_string().map_err(not_a_list)?.split(',').map(str::to_owned).collect(),
-    };
-    let origins = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
-    origins
-        .map(
-            |origin| {
-                if is_origin(origin) { Ok(origin.to_owned()) } else { Err(format!("{origin:?} is not an origin")) }
-            },
-        )
-        .collect()
-}
-
-/// `*`, or a scheme, a host and perhaps a port, as browsers write them: lower case, nothing behind.
-fn is_origin(text: &str) -> bool {
-    let written = |host: &str| {
-        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]_".contains(&byte);
-        !host.is_empty() && host.bytes().all(known)
-    };
-    let scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_lowercase() || b"+-.".contains(&byte));
-    text == "*"
-        || text.split_once("://").is_some_and(|(before, host)| !before.is_empty() && scheme(before) && written(host))
-}
-
-fn bytes_of(text: &str) -> Result<u64, String> {
-    parse_bytes(text).ok_or_else(|| format!("{text:?} is not a size: units are KiB, MiB and GiB"))
-}
-
-fn memory_of(text: &str) -> Result<MemoryLimit, String> {
-    if text == "auto" {
-        return Ok(MemoryLimit::Percent(MEMORY_PERCENT_DEFAULT));
-    }
-    match text.strip_suffix('%') {
-        Some(number) => {
-            let percent = number.parse().map_err(|_| format!("{text:?} is no percentage"))?;
-            within(percent, 1, 100, text).map(MemoryLimit::Percent)
-        }
-        None => within(bytes_of(text)?, MEMORY_BYTES_MIN, u64::MAX, text).map(MemoryLimit::Bytes),
-    }
-}
-
-fn duration_of(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| format!("{text:?} is not a time: it needs a unit, ms, s, m, h or d"))
-}
-
-fn within<T: PartialOrd>(value: T, least: T, most: T, text: &str) -> Result<T, String> {
-    if value < least || value > most { Err(format!("{text:?} is out of range")) } else { Ok(value) }
 }
 
 /// Settings as YAML, with a comment on each key.

@@ -4,6 +4,7 @@
 //! and bad values are collected and reported together, each with where it came from.
 
 mod catalogue;
+mod parse;
 
 use std::{
     collections::BTreeMap,
@@ -128,6 +129,10 @@ pub struct Telemetry {
     pub log_format: LogFormat,
     /// Whether instruments record.
     pub metrics: bool,
+    /// The collector of traces; `None`: nothing is traced.
+    pub otlp_endpoint: Option<String>,
+    /// Of requests whose callers do not say, so many millionths are traced.
+    pub trace_sample_millionths: u32,
 }
 
 /// Everything, checked.
@@ -170,7 +175,13 @@ impl Default for Settings {
             snapshot: SnapshotPolicy::default(),
             store: Store { memory_limit: MemoryLimit::Percent(MEMORY_PERCENT_DEFAULT) },
             limits: Limits::default(),
-            telemetry: Telemetry { log_level: "info".into(), log_format: LogFormat::Auto, metrics: true },
+            telemetry: Telemetry {
+                log_level: "info".into(),
+                log_format: LogFormat::Auto,
+                metrics: true,
+                otlp_endpoint: None,
+                trace_sample_millionths: 10_000,
+            },
         }
     }
 }

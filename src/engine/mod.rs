@@ -238,12 +238,17 @@ impl Engine {
             pb::Durability::Written => false,
             pb::Durability::Fsynced => true,
         };
-        let begun = phases::begin();
+        let begun = Instant::now();
         let mut pending = core.enqueue(command, options.request_id, fsynced)?;
         match tokio::time::timeout_at(deadline.into(), &mut pending).await {
-            Ok(answer) => answer.inspect(|committed| phases::end(begun, committed.times)),
+            Ok(answer) => answer.inspect(|committed| phases::note(begun, committed.times)),
             Err(_) => {
-                let outcome = if pending.abandon() { Outcome::NotApplied } else { Outcome::Unknown };
+                let outcome = if pending.abandon() {
+                    phases::note_given_up(begun);
+                    Outcome::NotApplied
+                } else {
+                    Outcome::Unknown
+                };
                 Err(Error::new(Reason::Deadline, "the time for this request ran out before its write was durable")
                     .with_outcome(outcome))
             }

@@ -1,10 +1,17 @@
-//! How long a write spent where, for callers who ask. The log looks at the clock three times for each group, whatever its
-//! size; everything else happens only within [`observed`].
+//! How long a write spent where. The log looks at the clock three times for each group, whatever its size, and a write
+//! once before it waits; the rest is told only of requests that somebody asks about: slow or traced ones, and those whose
+//! callers want to know.
+//!
+//! An answer of the log reaches the door within one poll of its request's task. So what the last write went through is
+//! kept for each thread, with the task that made it, and nothing needs to travel with the answers.
 
 use std::{
     cell::Cell,
+    ops::Add,
     time::{Duration, Instant},
 };
+
+use tokio::task;
 
 /// When a group passed through the log.
 #[derive(Clone, Copy, Debug)]
@@ -30,36 +37,123 @@ pub struct Phases {
     pub apply: Duration,
 }
 
-tokio::task_local! {
-    static OBSERVED: Cell<Option<Phases>>;
+impl Phases {
+    /// Each by its name, in the order in which a write goes through them.
+    pub fn by_name(self) -> [(&'static str, Duration); 4] {
+        [("queue", self.queue), ("commit", self.commit), ("sync", self.sync), ("apply", self.apply)]
+    }
 }
 
-/// Does `work` and notes where its writes spend their time, for [`so_far`].
-pub async fn observed<W: Future>(work: W) -> W::Output {
-    OBSERVED.scope(Cell::new(None), work).await
+impl Add for Phases {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            queue: self.queue + other.queue,
+            commit: self.commit + other.commit,
+            sync: self.sync + other.sync,
+            apply: self.apply + other.apply,
+        }
+    }
 }
 
-/// Within [`observed`]: the phases up to now, `Some(None)` if nothing was written.
-pub fn so_far() -> Option<Option<Phases>> {
-    OBSERVED.try_with(Cell::get).ok()
+/// The way of a request's last record.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// Who went it.
+    task: Option<task::Id>,
+    begun: Instant,
+    times: GroupTimes,
+    /// What earlier records of the request took.
+    before: Phases,
 }
 
-/// The time at which a record goes into the queue, if anybody asks.
-pub(super) fn begin() -> Option<Instant> {
-    OBSERVED.try_with(|_| Instant::now()).ok()
+impl Way {
+    fn phases_until(&self, end: Instant) -> Phases {
+        let Self { begun, times: GroupTimes { taken, written, synced }, before, .. } = *self;
+        before
+            + Phases {
+                queue: taken.saturating_duration_since(begun),
+                commit: written.saturating_duration_since(taken),
+                sync: synced.saturating_duration_since(written),
+                apply: end.saturating_duration_since(synced),
+            }
+    }
+}
+
+thread_local! {
+    static LAST: Cell<Option<Way>> = const { Cell::new(None) };
 }
 
 /// A record that went into the queue at `begun` is back.
-pub(super) fn end(begun: Option<Instant>, times: GroupTimes) {
-    let Some(begun) = begun else { return };
-    // Outside of `observed` nothing was begun.
-    let _ = OBSERVED.try_with(|observed| {
-        let before = observed.get().unwrap_or_default();
-        observed.set(Some(Phases {
-            queue: before.queue + times.taken.saturating_duration_since(begun),
-            commit: before.commit + times.written.saturating_duration_since(times.taken),
-            sync: before.sync + times.synced.saturating_duration_since(times.written),
-            apply: before.apply + times.synced.elapsed(),
-        }));
-    });
+pub(super) fn note(begun: Instant, times: GroupTimes) {
+    LAST.set(Some(Way { task: task::try_id(), begun, times, before: Phases::default() }));
+}
+
+/// A record that went into the queue at `begun` was taken back before the log had it.
+pub(super) fn note_given_up(begun: Instant) {
+    let now = Instant::now();
+    note(begun, GroupTimes { taken: now, written: now, synced: now });
+}
+
+/// The record that was just written is one of several: those `before` it count too. Gives what all of them took.
+pub fn carry(before: Phases) -> Phases {
+    let Some(way) = LAST.get() else { return before };
+    let way = Way { before, ..way };
+    LAST.set(Some(way));
+    way.phases_until(Instant::now())
+}
+
+/// What the running request, which came at `started`, spent its time on up to `end`; `None` if it wrote nothing. To be
+/// asked within the poll in which the answer came.
+pub fn of_request(started: Instant, end: Instant) -> Option<Phases> {
+    let way = LAST.get().filter(|way| way.task == task::try_id() && way.begun >= started)?;
+    Some(way.phases_until(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn times(begun: Instant, ms: [u64; 3]) -> GroupTimes {
+        let [taken, written, synced] = ms.map(|ms| begun + Duration::from_millis(ms));
+        GroupTimes { taken, written, synced }
+    }
+
+    #[test]
+    fn a_write_is_told_of_until_its_answer_and_never_as_another_requests() {
+        let started = Instant::now();
+        let ms = Duration::from_millis;
+        let begun = started + ms(1);
+        note(begun, times(begun, [2, 5, 9]));
+        let phases = of_request(started, begun + ms(14)).unwrap();
+        assert_eq!(phases, Phases { queue: ms(2), commit: ms(3), sync: ms(4), apply: ms(5) });
+        assert_eq!(
+            of_request(begun + ms(1), begun + ms(14)),
+            None,
+            "the next request of this connection wrote nothing"
+        );
+    }
+
+    #[tokio::test]
+    async fn tasks_of_one_thread_do_not_see_each_others_writes() {
+        let started = Instant::now();
+        note(started, times(started, [1, 2, 3]));
+        assert!(of_request(started, Instant::now()).is_some());
+        let other = tokio::spawn(async move { of_request(started, Instant::now()) });
+        assert_eq!(other.await.unwrap(), None);
+    }
+
+    #[test]
+    fn records_of_one_request_add_up() {
+        let begun = Instant::now();
+        let ms = Duration::from_millis;
+        note(begun, times(begun, [1, 2, 3]));
+        let first = carry(Phases::default());
+        assert_eq!((first.queue, first.commit, first.sync), (ms(1), ms(1), ms(1)));
+        note(begun, times(begun, [10, 20, 30]));
+        let both = carry(first);
+        assert_eq!((both.queue, both.commit, both.sync), (ms(11), ms(11), ms(11)));
+        assert_eq!(of_request(begun, begun + ms(30)).map(|phases| phases.sync), Some(ms(11)));
+    }
 }

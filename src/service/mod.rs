@@ -2,6 +2,7 @@
 //!
 //! Both doors call this and nothing below it, so what one can do the other can, with the same reasons.
 
+mod answered;
 mod budget;
 mod checks;
 mod health;
@@ -9,6 +10,7 @@ mod many;
 mod range;
 mod reads;
 mod scan;
+mod slow;
 mod timing;
 mod trace;
 mod watch;
@@ -20,21 +22,24 @@ use std::{
 
 use prost::Message as _;
 
-use self::{budget::Budget, health::HealthBoard};
 pub use self::{
+    answered::{Answered, Seen, StreamSpan},
     budget::Share,
     health::{Check, Health},
     scan::Scanning,
-    timing::{Timing, timed, timing_asked},
-    trace::TraceId,
+    slow::SlowRequest,
+    timing::{Timing, timing_asked},
+    trace::Trace,
     watch::Watching,
 };
+use self::{budget::Budget, health::HealthBoard, slow::SlowLog};
 use crate::{
     engine::{Engine, Progress, apply::Applied, completion::Committed, judge::Change, judge::Effect, judge::KeyWrite},
     error::{Error, Reason, Result},
     limits::Limits,
     metrics::{Metrics, Operation, Protocol},
     pb::{self, Durability, storage::log_record::Command},
+    traces::Traces,
 };
 
 /// Where a request came from and until when its caller waits.
@@ -60,14 +65,17 @@ struct Inner {
     metrics: Metrics,
     bodies: Arc<Budget>,
     progress: Arc<Progress>,
+    slow: SlowLog,
+    traces: Traces,
 }
 
 impl Service {
     /// A service that answers LOADING until its engine is there.
-    pub fn new(limits: Limits, metrics: Metrics) -> Self {
+    pub fn new(limits: Limits, metrics: Metrics, traces: Traces) -> Self {
         let bodies = Budget::new(limits.bodies_bytes);
+        let slow = SlowLog::new(&limits);
         let (engine, health, progress) = (OnceLock::new(), HealthBoard::default(), Arc::default());
-        Self { inner: Arc::new(Inner { engine, health, limits, metrics, bodies, progress }) }
+        Self { inner: Arc::new(Inner { engine, health, limits, metrics, bodies, progress, slow, traces }) }
     }
 
     /// Opens the service: from now on it reads and writes.

@@ -4,7 +4,12 @@ use std::time::Instant;
 
 use super::{Call, Service, checks, with_outcome};
 use crate::{
-    engine::{apply::Applied, completion::Committed, judge::Effect},
+    engine::{
+        apply::Applied,
+        completion::Committed,
+        judge::Effect,
+        phases::{self, Phases},
+    },
     error::{Error, Outcome, Reason, Result},
     limits::DELETE_RANGE_KEYS_MAX,
     metrics::Operation,
@@ -40,6 +45,7 @@ impl Service {
             return Ok(pb::DeleteRangeResponse { result, deleted: count.min(limit), complete: count <= limit });
         }
         let mut done = pb::DeleteRangeResponse::default();
+        let mut spent = Phases::default();
         loop {
             let command = Command::DeleteRange(pb::DeleteRangeRequest {
                 range: Some(range_of(&span)),
@@ -53,6 +59,7 @@ impl Service {
                 Err(error) if may_go_on_later(error.reason) => return Ok(done),
                 Err(error) => return Err(error.with_outcome(Outcome::Unknown)),
             };
+            spent = phases::carry(spent);
             let Committed { applied: Applied { revision, effect, .. }, durability, .. } = committed;
             let Effect::Range { deleted, next } = effect else {
                 return Err(Error::internal("an answer of another kind"));

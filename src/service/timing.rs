@@ -12,11 +12,6 @@ pub fn timing_asked(kv_timing: Option<&[u8]>) -> bool {
     kv_timing == Some(b"1")
 }
 
-/// Does `work` so that [`Timing::so_far`] can tell of it.
-pub async fn timed<W: Future>(work: W) -> W::Output {
-    phases::observed(work).await
-}
-
 /// Where a request spent its time. Shows the phases of what it wrote, and the total until it is shown, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -25,19 +20,17 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Within [`timed`]: the timing of a request that came at `started`.
-    pub fn so_far(started: Instant) -> Option<Self> {
-        phases::so_far().map(|phases| Self { started, phases })
+    /// The timing of the running request, which came at `started`. To be asked within the poll in which it was answered.
+    pub fn so_far(started: Instant) -> Self {
+        Self { started, phases: phases::of_request(started, Instant::now()) }
     }
 }
 
 impl fmt::Display for Timing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        if let Some(Phases { queue, commit, sync, apply }) = self.phases {
-            for (name, time) in [("queue", queue), ("commit", commit), ("sync", sync), ("apply", apply)] {
-                write!(formatter, "{name};dur={:.3}, ", ms(time))?;
-            }
+        for (name, time) in self.phases.map(Phases::by_name).into_iter().flatten() {
+            write!(formatter, "{name};dur={:.3}, ", ms(time))?;
         }
         write!(formatter, "total;dur={:.3}", ms(self.started.elapsed()))
     }
@@ -56,13 +49,7 @@ mod tests {
             told.starts_with("queue;dur=0.012, commit;dur=0.034, sync;dur=1.250, apply;dur=0.005, total;dur="),
             "{told}"
         );
-        assert!(Timing { started: Instant::now(), phases: None }.to_string().starts_with("total;dur="));
-    }
-
-    #[tokio::test]
-    async fn only_those_are_told_who_asked() {
-        assert!(Timing::so_far(Instant::now()).is_none());
-        assert!(timed(async { Timing::so_far(Instant::now()) }).await.is_some());
+        assert!(Timing::so_far(Instant::now()).to_string().starts_with("total;dur="));
         assert!(timing_asked(Some(b"1")) && !timing_asked(Some(b"0")) && !timing_asked(None));
     }
 }

@@ -17,6 +17,7 @@ use tandem::{
     engine::{Engine, Options, clock::SystemTimeSource},
     metrics::Metrics,
     service::Service,
+    traces::Traces,
 };
 
 use self::doors::Door;
@@ -34,7 +35,7 @@ pub fn service(data: &std::path::Path) -> Service {
         progress: Arc::default(),
     };
     let metrics = Metrics::new(true).unwrap();
-    let service = Service::new(settings.limits, metrics.clone());
+    let service = Service::new(settings.limits, metrics.clone(), Traces::off());
     let time = Box::new(SystemTimeSource::default());
     service.open(Engine::open(Arc::new(RealFileSystem), &options, time, metrics).unwrap().0);
     service

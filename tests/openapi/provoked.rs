@@ -19,6 +19,7 @@ use tandem::{
     limits::Limits,
     metrics::Metrics,
     service::Service,
+    traces::Traces,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -68,9 +69,21 @@ async fn every_described_status_and_header_is_provoked() {
     }
 }
 
+/// Every request is traced, so that every answer says its span. Nobody listens there, which holds nothing up.
+const TRACED: [(&str, &str); 2] =
+    [("TANDEM__TELEMETRY__OTLP_ENDPOINT", "http://127.0.0.1:1"), ("TANDEM__TELEMETRY__TRACE_SAMPLE_RATIO", "1")];
+
+fn traced_with(setting: (&'static str, &'static str)) -> [(&'static str, &'static str); 3] {
+    [TRACED[0], TRACED[1], setting]
+}
+
+fn traced() -> Traces {
+    Traces::to(TRACED[0].1, 1_000_000, Box::new(|_, _| {})).unwrap()
+}
+
 async fn by_requests(seen: &mut Seen) {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start_with(data.path(), &[("TANDEM__LIMITS__WATCH_HISTORY_EVENTS", "1")]);
+    let server = Server::start_with(data.path(), &traced_with(("TANDEM__LIMITS__WATCH_HISTORY_EVENTS", "1")));
     let client = client();
     for case in cases() {
         let operation = operation(&case.operation);
@@ -97,7 +110,7 @@ async fn by_requests(seen: &mut Seen) {
 
 async fn by_slow_bodies(seen: &mut Seen) {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start_with(data.path(), &[("TANDEM__LIMITS__BODY_TIMEOUT", "100ms")]);
+    let server = Server::start_with(data.path(), &traced_with(("TANDEM__LIMITS__BODY_TIMEOUT", "100ms")));
     for (operation, case) in good_requests() {
         if operation.json.get("requestBody").is_none() {
             continue;
@@ -178,7 +191,7 @@ fn store(disk: &SimulatedFileSystem, limits: Limits) -> Service {
         progress: Arc::default(),
     };
     let time = Box::new(SystemTimeSource::default());
-    let service = Service::new(limits, metrics.clone());
+    let service = Service::new(limits, metrics.clone(), traced());
     service.open(Engine::open(Arc::new(disk.clone()), &options, time, metrics).unwrap().0);
     service
 }
@@ -201,7 +214,7 @@ async fn put(client: &Client, base: &str, key: &str, value: &[u8]) -> u16 {
 }
 
 async fn by_a_store_that_loads(seen: &mut Seen) {
-    let base = serve(Service::new(Limits::default(), Metrics::new(false).unwrap())).await;
+    let base = serve(Service::new(Limits::default(), Metrics::new(false).unwrap(), traced())).await;
     all_answer(seen, &client(), &base, 503).await;
 }
 

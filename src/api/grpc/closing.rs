@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::{Error, Reason},
     metrics::{Protocol, StreamTimer},
-    service::{Service, Timing, TraceId},
+    service::{Service, Timing, Trace},
 };
 
 /// What the end of one answer needs to know.
@@ -31,9 +31,11 @@ pub struct Closing {
     /// What was called.
     pub method: Method,
     /// By which the call is found in logs.
-    pub trace: TraceId,
+    pub trace: Trace,
     /// When it came.
     pub started: Instant,
+    /// Its client wants to know where the time goes.
+    pub timing_asked: bool,
     /// When a stream ends at the latest: the client's `grpc-timeout`, if it gave one.
     pub deadline: Option<Instant>,
 }
@@ -41,7 +43,7 @@ pub struct Closing {
 impl Closing {
     /// Puts the end in place. Unary answers need none, unless their timing was asked for.
     pub fn close(&self, response: Response<Body>) -> Response<Body> {
-        let timing = Timing::so_far(self.started);
+        let timing = self.timing();
         // Without a body the status is in the headers, which the door sees to.
         if response.headers().contains_key(Status::GRPC_STATUS) || (timing.is_none() && !self.method.streams) {
             return response;
@@ -51,6 +53,11 @@ impl Closing {
         let timer = streams.then(|| self.service.metrics().stream_begins(operation, Protocol::Grpc));
         let closing = self.clone();
         response.map(|body| Body::new(Closed { body, closing, timing, deadline, ended: false, _timer: timer }))
+    }
+
+    /// Where the time went, if the client asked.
+    pub fn timing(&self) -> Option<Timing> {
+        self.timing_asked.then(|| Timing::so_far(self.started))
     }
 
     /// Counts an error and gives it its outcome.

@@ -303,6 +303,7 @@ mod tests {
         let service = crate::service::Service::new(
             crate::limits::Limits::default(),
             crate::metrics::Metrics::new(false).map_err(|error| Status::internal(error.to_string()))?,
+            crate::traces::Traces::off(),
         );
         let share = Arc::new(service.body_share());
         let gzip = Gzip { inflates: true, deflates: false, message_bytes_max: limit };

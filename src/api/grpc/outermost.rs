@@ -27,14 +27,14 @@ use super::{
     method::Method,
     refusal::{DETAILS, explain},
     rest_of_body::{Lent, lend},
-    status::to_status,
+    status::{reason_of, to_status},
 };
 use crate::{
-    api::cors::Sharing,
+    api::{cors::Sharing, spanned::Spanned},
     error::{Error, Reason},
     limits::Limits,
     metrics::Protocol,
-    service::{Call, Service, Timing, TraceId, timed, timing_asked},
+    service::{Answered, Call, Seen, Service, Trace, timing_asked},
 };
 
 /// The door, to be called for each request.
@@ -56,10 +56,9 @@ impl Door {
     /// few calls need lies elsewhere, boxed, and the rest is put together without `async`, which would keep room for each
     /// step's future twice.
     pub fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
-        let asked = timing_asked(request.headers().get("kv-timing").map(HeaderValue::as_bytes));
-        let response = if asked || self.sharing.is_open() {
-            Either::Left(Box::pin(self.clone().respond_openly(request, trace, asked)))
+        let trace = self.service.trace(request.headers());
+        let response = if self.sharing.is_open() {
+            Either::Left(Box::pin(self.clone().respond_openly(request, trace)))
         } else {
             Either::Right(self.respond(request, trace))
         };
@@ -69,17 +68,18 @@ impl Door {
         })
     }
 
-    /// Responds to pages of other origins too, or to who asks for the timing.
-    async fn respond_openly(self, request: Request<Incoming>, trace: TraceId, asked: bool) -> Response<Body> {
-        let respond = self.sharing.around(request, |request| self.respond(request, trace));
-        if asked { timed(respond).await } else { respond.await }
+    /// Responds to pages of other origins too.
+    async fn respond_openly(self, request: Request<Incoming>, trace: Trace) -> Response<Body> {
+        self.sharing.around(request, |request| self.respond(request, trace)).await
     }
 
-    fn respond(&self, request: Request<Incoming>, trace: TraceId) -> impl Future<Output = Response<Body>> + use<> {
+    fn respond(&self, request: Request<Incoming>, trace: Trace) -> impl Future<Output = Response<Body>> + use<> {
         let started = Instant::now();
         let (request, lender) = lend(request);
         let method = Method::of(request.uri().path());
-        let closing = Closing { service: self.service.clone(), method, trace, started, deadline: None };
+        let timing_asked = timing_asked(request.headers().get("kv-timing").map(HeaderValue::as_bytes));
+        let service = self.service.clone();
+        let closing = Closing { service, method, trace, started, timing_asked, deadline: None };
         let answered = match Dialect::of(&request) {
             Ok(dialect) => match self.admit(&request, started) {
                 Ok((call, deadline)) => {
@@ -98,12 +98,16 @@ impl Door {
         drained.map(move |mut response| {
             let refusal = Status::from_header_map(response.headers());
             let code = refusal.as_ref().map_or(Code::Ok, Status::code);
+            let seen = Seen::Grpc { method: method.label, code };
+            let answered = Answered { operation: method.operation, trace, started, seen };
             if !method.streams {
-                closing.service.metrics().rpc_call(method.label, code, started.elapsed());
+                closing.service.answered(&answered, || refusal.as_ref().and_then(reason_of));
+            } else if let Some(span) = closing.service.stream_answered(answered) {
+                response = response.map(|body| Body::new(Spanned { body, span }));
             }
             if let Some(refusal) = refusal {
                 log_refusal(trace, method, &refusal);
-                let timing = Timing::so_far(started).and_then(|timing| HeaderValue::try_from(timing.to_string()).ok());
+                let timing = closing.timing().and_then(|timing| HeaderValue::try_from(timing.to_string()).ok());
                 response.headers_mut().extend(timing.map(|timing| (SERVER_TIMING, timing)));
             }
             response
@@ -193,7 +197,7 @@ fn explained(dialect: Dialect, closing: &Closing, response: Response<Body>) -> R
     explained
 }
 
-fn log_refusal(trace: TraceId, method: Method, refusal: &Status) {
+fn log_refusal(trace: Trace, method: Method, refusal: &Status) {
     let (method, code, message) = (method.label, refusal.code(), refusal.message());
     match code {
         Code::Ok => {}

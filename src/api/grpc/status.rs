@@ -5,10 +5,15 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::error::{Details, Error};
+use crate::error::{Details, Error, Reason};
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "tandem";
+
+/// The reason that a status of this server gives.
+pub fn reason_of(status: &Status) -> Option<Reason> {
+    Reason::of_name(status.message().split(':').next()?)
+}
 
 /// The status of an error, with the details that fit it.
 pub fn to_status(error: Error) -> Status {

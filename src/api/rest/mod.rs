@@ -44,10 +44,10 @@ pub use self::{
     watch::{WatchJson, kind_text},
 };
 use crate::{
-    api::cors::Sharing,
+    api::{cors::Sharing, spanned::Spanned},
     config::Cors,
     error::{Error, Reason},
-    service::{Service, Timing, TraceId, timed, timing_asked},
+    service::{Answered, Seen, Service, Timing, Trace, timing_asked},
 };
 
 const KV_TIMING: HeaderName = HeaderName::from_static("kv-timing");
@@ -77,41 +77,46 @@ impl Door {
     /// times before it is polled, and should be small.
     pub fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send + use<> {
         let started = Instant::now();
-        let trace = TraceId::of(request.headers().get("traceparent").map(HeaderValue::as_bytes));
+        let trace = self.service.trace(request.headers());
         let method = request.method().clone();
-        let route = Route::of(request.uri().path()).map(|route| route.template);
-        let asked = timing_asked(request.headers().get(KV_TIMING).map(HeaderValue::as_bytes));
+        let route = Route::of(request.uri().path());
         let service = self.service.clone();
-        let response = if asked || self.sharing.is_open() {
-            Either::Left(Box::pin(self.clone().respond_openly(request, started, asked)))
+        let response = if self.sharing.is_open() {
+            Either::Left(Box::pin(self.clone().respond_openly(request, started)))
         } else {
             Either::Right(self.respond(request, started))
         };
         response.map(move |mut response| {
-            if response.extensions().get::<Held>().is_none() {
-                service.metrics().http_request(&method, route, response.status(), started.elapsed());
-            }
             log_refusal(trace, &method, route, &response);
+            let operation = route.and_then(|route| (route.operation)(&method));
+            let seen = Seen::Http { method, route: route.map(|route| route.template), status: response.status() };
+            let answered = Answered { operation, trace, started, seen };
+            if response.extensions().get::<Held>().is_none() {
+                service.answered(&answered, || problem::reason_of(&response));
+            } else if let Some(span) = service.stream_answered(answered) {
+                response = response.map(|body| Body::new(Spanned { body, span }));
+            }
             problem::write_body(&mut response, trace);
             trace.add_to(response.headers_mut());
             response
         })
     }
 
-    /// Responds to pages of other origins too, or to who asks for the timing.
-    async fn respond_openly(self, request: Request<Incoming>, started: Instant, asked: bool) -> Response {
-        let respond = self.sharing.around(request, |request| self.respond(request, started));
-        if asked { timed(respond).await } else { respond.await }
+    /// Responds to pages of other origins too.
+    async fn respond_openly(self, request: Request<Incoming>, started: Instant) -> Response {
+        self.sharing.around(request, |request| self.respond(request, started)).await
     }
 
     fn respond(&self, request: Request<Incoming>, started: Instant) -> impl Future<Output = Response> + Send + use<> {
+        let asked = timing_asked(request.headers().get(KV_TIMING).map(HeaderValue::as_bytes));
         let response = match self.check_header_bytes(&request) {
             Err(error) => Either::Left(ready(problem::to_response(&error))),
             Ok(()) => Either::Right(compression::around(self.routes.clone(), request.map(Body::new))),
         };
         response.map(move |mut response| {
-            let timing = Timing::so_far(started).and_then(|timing| HeaderValue::try_from(timing.to_string()).ok());
-            response.headers_mut().extend(timing.map(|timing| (SERVER_TIMING, timing)));
+            if asked && let Ok(timing) = HeaderValue::try_from(Timing::so_far(started).to_string()) {
+                response.headers_mut().insert(SERVER_TIMING, timing);
+            }
             response
         })
     }
@@ -131,9 +136,9 @@ impl Door {
     }
 }
 
-fn log_refusal(trace: TraceId, method: &Method, route: Option<&str>, response: &Response) {
+fn log_refusal(trace: Trace, method: &Method, route: Option<&Route>, response: &Response) {
     let Some(reason) = response.headers().get(problem::KV_REASON) else { return };
-    let status = response.status().as_u16();
+    let (status, route) = (response.status().as_u16(), route.map(|route| route.template));
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(%trace, %method, route, "a request met a fault of the server");
     } else {

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::{openapi::shapes, routes::Route};
 use crate::{
     error::{Details, Error, Reason},
-    service::TraceId,
+    service::Trace,
 };
 
 /// The reason's header: a HEAD answer has no body.
@@ -77,14 +77,14 @@ pub fn to_json(error: &Error) -> String {
     json_of(error, None)
 }
 
-fn json_of(error: &Error, trace: Option<TraceId>) -> String {
+fn json_of(error: &Error, trace: Option<Trace>) -> String {
     let none = Details::default();
     let problem = problem_of(error, error.details.as_deref().unwrap_or(&none), trace);
     // Strings and numbers always serialise.
     serde_json::to_string(&problem).unwrap_or_default()
 }
 
-fn problem_of<'error>(error: &'error Error, details: &'error Details, trace: Option<TraceId>) -> Problem<'error> {
+fn problem_of<'error>(error: &'error Error, details: &'error Details, trace: Option<Trace>) -> Problem<'error> {
     let status = error.reason.http_status();
     Problem {
         r#type: "about:blank",
@@ -108,8 +108,13 @@ fn problem_of<'error>(error: &'error Error, details: &'error Details, trace: Opt
 #[derive(Clone, Debug)]
 struct Unwritten(Error);
 
+/// The reason that an answer of this door gives.
+pub fn reason_of(response: &Response) -> Option<Reason> {
+    Reason::of_name(response.headers().get(KV_REASON)?.to_str().ok()?)
+}
+
 /// Writes the body of an answer that is an error's: only the door knows the request's id.
-pub fn write_body(response: &mut Response, trace: TraceId) {
+pub fn write_body(response: &mut Response, trace: Trace) {
     if let Some(Unwritten(error)) = response.extensions_mut().remove() {
         *response.body_mut() = Body::from(json_of(&error, Some(trace)));
         // Said of the body that was not there yet.

@@ -6,8 +6,10 @@ use axum::{
     routing::{MethodRouter, any},
 };
 
+use http::Method;
+
 use super::{collection, docs, handlers, many, range, watch};
-use crate::service::Service;
+use crate::{metrics::Operation, service::Service};
 
 /// A path and what it takes.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub struct Route {
     pub allow: &'static str,
     /// What to do instead, said to another method.
     pub remedy: &'static str,
+    /// What a method asks for, if it is one of the store's operations.
+    pub operation: fn(&Method) -> Option<Operation>,
 }
 
 /// One key.
@@ -25,50 +29,76 @@ pub const KEY: Route = Route {
     template: "/v1/kv/{key}",
     allow: "GET, HEAD, PUT, PATCH, DELETE",
     remedy: "a key takes GET, HEAD, PUT, PATCH and DELETE: to write it use PUT",
+    operation: |method| match *method {
+        Method::GET | Method::HEAD => Some(Operation::Get),
+        Method::PUT => Some(Operation::Put),
+        Method::PATCH => Some(Operation::Touch),
+        Method::DELETE => Some(Operation::Delete),
+        _ => None,
+    },
 };
 /// One counter.
 pub const COUNTER: Route = Route {
     template: "/v1/counters/{key}",
     allow: "POST",
     remedy: "a counter takes POST, which adds to it: read it under /v1/kv/",
+    operation: |_| Some(Operation::Increment),
 };
 /// Keys in order.
 pub const RANGE: Route = Route {
     template: "/v1/kv",
     allow: "GET, HEAD, DELETE",
     remedy: "a range takes GET and DELETE: keys are written one by one under /v1/kv/, or by POST /v1/kv:batchWrite",
+    operation: |method| match *method {
+        Method::GET | Method::HEAD => Some(Operation::List),
+        Method::DELETE => Some(Operation::DeleteRange),
+        _ => None,
+    },
 };
 /// Changes as they happen.
-pub const WATCH: Route =
-    Route { template: "/v1/watch", allow: "GET", remedy: "watching takes GET, with the range in the query" };
+pub const WATCH: Route = Route {
+    template: "/v1/watch",
+    allow: "GET",
+    remedy: "watching takes GET, with the range in the query",
+    operation: |_| Some(Operation::Watch),
+};
 /// How many keys.
-pub const COUNT: Route =
-    Route { template: "/v1/kv:count", allow: "GET, HEAD", remedy: "counting takes GET, with the range in the query" };
+pub const COUNT: Route = Route {
+    template: "/v1/kv:count",
+    allow: "GET, HEAD",
+    remedy: "counting takes GET, with the range in the query",
+    operation: |_| Some(Operation::Count),
+};
 /// Reads of many keys.
 pub const BATCH_GET: Route = Route {
     template: "/v1/kv:batchGet",
     allow: "POST",
     remedy: "a batch takes POST, with the keys as JSON in the body",
+    operation: |_| Some(Operation::BatchGet),
 };
 /// Independent writes of many keys.
 pub const BATCH_WRITE: Route = Route {
     template: "/v1/kv:batchWrite",
     allow: "POST",
     remedy: "a batch takes POST, with the writes as JSON in the body",
+    operation: |_| Some(Operation::BatchWrite),
 };
 /// Transactions.
 pub const TXN: Route = Route {
     template: "/v1/kv:txn",
     allow: "POST",
     remedy: "a transaction takes POST, with guards and operations as JSON in the body",
+    operation: |_| Some(Operation::Txn),
 };
 /// The API's document.
 pub const DOCUMENT: Route =
-    Route { template: "/openapi.json", allow: "GET, HEAD", remedy: "the document is only read" };
+    Route { template: "/openapi.json", allow: "GET, HEAD", remedy: "the document is only read", operation: |_| None };
 /// The way to the page that shows it.
-pub const DOCS: Route = Route { template: "/docs", allow: "GET, HEAD", remedy: "the page is only read" };
+pub const DOCS: Route =
+    Route { template: "/docs", allow: "GET, HEAD", remedy: "the page is only read", operation: |_| None };
 /// The page's files.
-pub const DOCS_FILE: Route = Route { template: "/docs/{file}", allow: "GET, HEAD", remedy: "the page is only read" };
+pub const DOCS_FILE: Route =
+    Route { template: "/docs/{file}", allow: "GET, HEAD", remedy: "the page is only read", operation: |_| None };
 
 /// All of them; those that are asked for most come first.
 pub const ROUTES: [&Route; 11] =

@@ -168,7 +168,7 @@ fn response(about: &str, headers: &[Described]) -> ResponseBuilder {
     let response = ResponseBuilder::new().description(about);
     headers
         .iter()
-        .chain(&[headers::TRACE_ID, headers::SERVER_TIMING])
+        .chain(&[headers::TRACE_ID, headers::TRACE_RESPONSE, headers::SERVER_TIMING])
         .fold(response, |response, header| response.header(header.0, headers::response_header(*header)))
 }
 

@@ -32,6 +32,9 @@ const BUFFERING: Described =
 /// On every answer.
 pub const TRACE_ID: Described =
     ("Kv-Trace-Id", "The request's id in the server's logs.", || matching("^[0-9a-f]{32}$"));
+/// On every answer to a request that is traced.
+pub const TRACE_RESPONSE: Described =
+    ("traceresponse", "The request's span, as W3C writes it; missing if it is not traced.", string);
 /// On every answer to a request that asks for it.
 pub const SERVER_TIMING: Described =
     ("Server-Timing", "Where the time went, if `Kv-Timing` asked: queue, commit, sync, apply, and all.", string);
