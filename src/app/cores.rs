@@ -9,11 +9,15 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
-use crate::engine::completion::Mailbox;
+use crate::{engine::completion::Mailbox, metrics::Metrics};
+
+/// How often each core measures how long what is ready waits there.
+const MEASURE_LAG_EVERY: Duration = Duration::from_millis(500);
 
 /// Something to start on a core: it spawns what it needs there.
 type Job = Box<dyn FnOnce() + Send>;
@@ -44,17 +48,20 @@ pub struct Seat {
 
 impl Cores {
     /// Starts `count` threads; 0: one for each core.
-    pub fn start(count: usize) -> io::Result<Self> {
+    pub fn start(count: usize, metrics: &Metrics) -> io::Result<Self> {
         let count = if count == 0 { std::thread::available_parallelism()?.get() } else { count };
         let mut cores = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
         for number in 0..count {
             let (jobs, mut received) = mpsc::unbounded_channel::<Job>();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            metrics.watch_core(number, runtime.metrics());
+            let metrics = metrics.clone();
             let thread = std::thread::Builder::new().name(format!("tandem-core-{number}")).spawn(move || {
                 runtime.block_on(async {
                     // Answers of the log come to this core in one batch for each group.
                     Mailbox::install_on_this_core();
+                    tokio::spawn(measure_lag(metrics));
                     while let Some(job) = received.recv().await {
                         job();
                     }
@@ -86,6 +93,16 @@ impl Cores {
         for thread in self.threads {
             let _ = thread.join();
         }
+    }
+}
+
+/// Waits for its turn like everything else on this core, and tells how long that took.
+async fn measure_lag(metrics: Metrics) {
+    loop {
+        tokio::time::sleep(MEASURE_LAG_EVERY).await;
+        let ready = Instant::now();
+        tokio::task::yield_now().await;
+        metrics.core_lagged(ready.elapsed());
     }
 }
 

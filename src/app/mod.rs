@@ -26,7 +26,7 @@ use crate::{
     config::{Cors, Settings, SyncMode},
     disk::{RealFileSystem, RecoveryError},
     engine::{self, Engine, Opened, Progress, clock::SystemTimeSource},
-    metrics::Metrics,
+    metrics::{Door, Metrics},
     service::Service,
     traces::Traces,
 };
@@ -89,7 +89,7 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
     let traces = traces(settings, &metrics)?;
     let service = Service::new(settings.limits.clone(), metrics.clone(), traces.clone());
     let progress = service.progress();
-    let cores = Cores::start(settings.server.threads)?;
+    let cores = Cores::start(settings.server.threads, &metrics)?;
     let doors = Ending::default();
     let ops_ending = Ending::default();
     open_doors(&service, &settings.cors, &cores, listeners, &doors, &ops_ending)?;
@@ -172,16 +172,15 @@ fn open_doors(
     doors: &Ending,
     ops_ending: &Ending,
 ) -> Result<(), Trouble> {
-    let limits = service.limits();
     let (grpc, reporter) = grpc::door(service, cors).map_err(|error| Trouble::Other(error.to_string()))?;
     let rest = rest::Door::new(service.clone(), cors);
     let ops = ops::router(service.clone());
     cores.spawn(grpc::follow_health(service.clone(), reporter));
     let (http_listening, grpc_listening, ops_listening) = (
-        Listening::new(limits, doors, true),
-        Listening::new(limits, doors, false),
+        Listening::new(service, doors, Door::Http),
+        Listening::new(service, doors, Door::Grpc),
         // Stays up until the end, so that probes see the drain.
-        Listening::new(limits, ops_ending, true),
+        Listening::new(service, ops_ending, Door::Ops),
     );
     let spreader = cores.spreader();
     let (to_http, to_grpc, to_ops) = (spreader.clone(), spreader.clone(), spreader);

@@ -30,7 +30,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::cores::{Seat, Spreader};
-use crate::limits::{HEADER_PARSER_BYTES, Limits};
+use crate::{
+    limits::{HEADER_PARSER_BYTES, Limits},
+    metrics::{Door, Metrics, Turned},
+    service::Service,
+};
 
 /// What a peer may leave unacknowledged for this long loses its connection.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
@@ -67,18 +71,20 @@ pub struct Listening {
     limits: Arc<Limits>,
     permits: Arc<Semaphore>,
     ending: Ending,
-    /// HTTP/1 is spoken here: a refused connection can be told why.
-    speaks_http1: bool,
+    metrics: Metrics,
+    door: Door,
 }
 
 impl Listening {
     /// Bounds of one listener.
-    pub fn new(limits: &Limits, ending: &Ending, speaks_http1: bool) -> Self {
+    pub fn new(service: &Service, ending: &Ending, door: Door) -> Self {
+        let limits = service.limits();
         Self {
             limits: Arc::new(limits.clone()),
             permits: Arc::new(Semaphore::new(limits.connections)),
             ending: ending.clone(),
-            speaks_http1,
+            metrics: service.metrics().clone(),
+            door,
         }
     }
 
@@ -99,23 +105,27 @@ impl Listening {
                 Ok(stream) => stream,
                 Err(error) => {
                     // Out of file descriptors, most likely: connections that end give some back.
+                    self.metrics.turned_away(self.door, Turned::Accept);
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
             };
             let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
-                if self.speaks_http1 {
+                self.metrics.turned_away(self.door, Turned::Limit);
+                // Where HTTP/1 is spoken it can be told why.
+                if self.door != Door::Grpc {
                     self.ending.tasks.spawn(refuse(stream));
                 }
                 continue;
             };
             let (listening, answer) = (self.clone(), answer.clone());
+            let open = self.metrics.connected(self.door);
             let token = self.ending.tasks.token();
             cores.place(move |seat| {
                 tokio::spawn(async move {
                     listening.serve(stream, seat, answer).await;
-                    drop((permit, token));
+                    drop((permit, open, token));
                 });
             });
         }

@@ -53,7 +53,7 @@ pub enum Seen {
 
 impl Service {
     /// To be told of every unary answer, within the poll in which it came; `reason` is asked only of those that are looked
-    /// at.
+    /// at: slow and traced ones, and what reached no operation.
     pub fn answered(&self, answered: &Answered, reason: impl FnOnce() -> Option<Reason>) {
         let ended = Instant::now();
         let elapsed = ended - answered.started;
@@ -62,7 +62,7 @@ impl Service {
             Seen::Grpc { method, code } => self.metrics().rpc_call(method, *code, elapsed),
         }
         let slow = elapsed >= self.limits().slow_request_threshold;
-        if slow || answered.trace.is_sampled() {
+        if slow || answered.trace.is_sampled() || answered.operation.is_none() {
             self.look_closer(answered, ended, slow, reason());
         }
     }
@@ -72,6 +72,9 @@ impl Service {
         let &Answered { operation, trace, started, .. } = answered;
         let phases = phases::of_request(started, ended);
         let (protocol, total) = (answered.protocol(), ended - started);
+        if let (None, Some(reason)) = (operation, reason) {
+            self.metrics().rejected(protocol, reason);
+        }
         if slow {
             self.metrics().slow_request(operation, protocol);
             let time = SystemTime::now() - total;
@@ -212,6 +215,13 @@ mod tests {
         let kept: Vec<_> = slow.slow_requests(10).iter().map(|kept| (kept.operation, kept.reason_name())).collect();
         assert_eq!(kept, [(Some(Operation::Txn), "DEADLINE"), (Some(Operation::Put), "OK")]);
         assert_eq!(slow.slow_requests(1).len(), 1);
+        let nowhere = Seen::Grpc { method: "_OTHER", code: Code::Unimplemented };
+        let trace = quick.trace(&http::HeaderMap::new());
+        let answered = Answered { operation: None, trace, started: Instant::now(), seen: nowhere };
+        quick.answered(&answered, || Some(Reason::RouteNotFound));
+        let rejected = "tandem_rejected_requests_total{protocol=\"grpc\",reason=\"ROUTE_NOT_FOUND\"} 1";
+        let scrape = String::from_utf8(quick.metrics().render().unwrap().1).unwrap();
+        assert!(scrape.contains(rejected), "{rejected} in\n{scrape}");
         let scrape = String::from_utf8(slow.metrics().render().unwrap().1).unwrap();
         for line in [
             "tandem_slow_requests_total{operation=\"put\",protocol=\"grpc\"} 1",

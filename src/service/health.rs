@@ -85,6 +85,14 @@ impl Service {
         self.inner.health.0.send_replace(Health::Draining);
     }
 
+    /// Sets the gauges of readiness and alarms.
+    pub fn show_health(&self) {
+        self.metrics().ready(self.health() == Health::Ready);
+        for check in self.checks() {
+            self.metrics().alarm(check.name, !check.ok);
+        }
+    }
+
     /// What the detailed readiness answer says.
     pub fn checks(&self) -> Vec<Check> {
         let health = self.health();

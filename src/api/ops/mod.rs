@@ -49,7 +49,7 @@ async fn readyz(State(service): State<Service>, RawQuery(query): RawQuery) -> Re
 }
 
 async fn metrics(State(service): State<Service>) -> Response {
-    service.metrics().ready(matches!(service.health(), Health::Ready));
+    service.show_health();
     match service.metrics().render() {
         Ok((content_type, text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => {

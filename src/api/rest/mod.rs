@@ -47,6 +47,7 @@ use crate::{
     api::{cors::Sharing, spanned::Spanned},
     config::Cors,
     error::{Error, Reason},
+    metrics::Protocol,
     service::{Answered, Seen, Service, Timing, Trace, timing_asked},
 };
 
@@ -110,7 +111,7 @@ impl Door {
     fn respond(&self, request: Request<Incoming>, started: Instant) -> impl Future<Output = Response> + Send + use<> {
         let asked = timing_asked(request.headers().get(KV_TIMING).map(HeaderValue::as_bytes));
         let response = match self.check_header_bytes(&request) {
-            Err(error) => Either::Left(ready(problem::to_response(&error))),
+            Err(error) => Either::Left(ready(problem::to_response(&self.refuse(&request, error)))),
             Ok(()) => Either::Right(compression::around(self.routes.clone(), request.map(Body::new))),
         };
         response.map(move |mut response| {
@@ -119,6 +120,15 @@ impl Door {
             }
             response
         })
+    }
+
+    /// Counts what is refused before its route sees it.
+    fn refuse(&self, request: &Request<Incoming>, error: Error) -> Error {
+        let operation = Route::of(request.uri().path()).and_then(|route| (route.operation)(request.method()));
+        match operation {
+            Some(operation) => self.service.refuse(Protocol::Http, operation, error),
+            None => error,
+        }
     }
 
     fn check_header_bytes(&self, request: &Request<Incoming>) -> Result<(), Error> {
