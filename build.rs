@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let public = protox::compile(PUBLIC, ["proto"])?;
     fs::write(out.join("public_descriptors.bin"), public.encode_to_vec())?;
     let all = protox::compile(PUBLIC.iter().chain(&STORAGE), ["proto"])?;
+    fs::write(out.join("all_descriptors.bin"), all.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_client(true)
         .build_transport(false)

@@ -20,3 +20,5 @@ pub use generated::tandem::v1::*;
 
 /// Descriptors of the public schema, for reflection.
 pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public_descriptors.bin"));
+/// Descriptors of the public and of the stored schema, for the tools that look inside.
+pub const ALL_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all_descriptors.bin"));

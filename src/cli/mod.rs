@@ -2,6 +2,7 @@
 
 mod client;
 mod healthcheck;
+mod offline;
 
 use std::{
     ffi::OsString,
@@ -28,10 +29,12 @@ Examples:
   tandem config show                    what is in force, and where it came from
   tandem put greeting hello --ttl 1h    talk to a running server: --endpoint, TANDEM_ENDPOINT
   tandem get greeting
+  tandem wal stat --data-dir data       look into the files of a stopped server
 
 Exit codes:
   0   done
-  1   a key is missing, a condition did not hold, or the server failed
+  1   a key is missing, a condition did not hold, the server failed, or files that were looked
+      into are damaged
   2   data was refused: a request or an import that cannot be taken, or stored data that is
       damaged, incomplete, foreign, of a newer version, or in use
   64  usage or configuration is wrong
@@ -90,6 +93,8 @@ enum Command {
     },
     #[command(flatten)]
     Client(client::Command),
+    #[command(flatten)]
+    Offline(offline::Command),
     /// Print a script that lets a shell complete commands and flags.
     #[command(after_help = "Example:\n  tandem completions bash > ~/.local/share/bash-completion/completions/tandem")]
     Completions {
@@ -150,6 +155,8 @@ fn execute(arguments: Arguments, serve: impl FnOnce(Settings) -> ExitCode) -> Re
         }
         Command::Client(command) if before == Flags::default() => command.run(),
         Command::Client(_) => return Err("a flag of the server stands before a client's command: leave it out".into()),
+        Command::Offline(command) if before == Flags::default() => command.run(),
+        Command::Offline(_) => return Err("a flag of the server stands before the command: write it behind".into()),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "tandem", &mut script);

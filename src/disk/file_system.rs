@@ -15,6 +15,8 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
     /// Opens an existing file to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+    /// Opens an existing file that may not be writable, only to read it.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Creates a file, or empties it.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Creates a file, or empties it, for one long write that nobody reads soon: past the page cache where the file system
@@ -98,6 +100,10 @@ impl FileSystem for RealFileSystem {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(RealFile(fs::File::options().read(true).write(true).open(path)?)))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(RealFile(fs::File::open(path)?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {

@@ -19,9 +19,10 @@ pub use self::{
     header::StoreId,
     progress::{Phase, Progress, Step},
     recovery::{
-        Recovering, Recovery, RecoveryError, RecoveryErrorKind, Replayed, SnapshotUsed, Tear, check, open, read_log,
+        DataDirectory, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Refused, Replayed, SegmentSummary,
+        SnapshotUsed, Tear, check, in_log_order, open, read_log, read_segment,
     },
-    restored::{FirstRecord, create_log},
+    restored::{FirstRecord, RESTORING, begin_restoring, create_log, end_restoring},
     wal::{Syncer, Wal, WalError, WalOptions, Written},
 };
 

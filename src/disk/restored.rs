@@ -1,4 +1,4 @@
-//! The log of a store that begins behind a snapshot, as a restore makes it.
+//! The log of a store that begins behind a snapshot, as a restore makes it, and the mark of a restore at work.
 
 use std::{io, path::Path};
 
@@ -9,6 +9,26 @@ use super::{
     segment::{self, Header},
 };
 use crate::limits::SEGMENT_FIRST_BYTES;
+
+/// A file of this name lies in a data directory while it is restored: no server starts there.
+pub const RESTORING: &str = "restoring";
+
+/// Makes the data directory, where it is missing, and marks it before anything else is in it.
+pub fn begin_restoring(file_system: &dyn FileSystem, store_directory: &Path) -> io::Result<()> {
+    file_system.create_directory(store_directory)?;
+    file_system.create(&store_directory.join(RESTORING))?.sync_data()?;
+    file_system.sync_directory(store_directory)?;
+    match store_directory.parent() {
+        Some(above) if !above.as_os_str().is_empty() => file_system.sync_directory(above),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the mark away: the store is whole.
+pub fn end_restoring(file_system: &dyn FileSystem, store_directory: &Path) -> io::Result<()> {
+    file_system.remove(&store_directory.join(RESTORING))?;
+    file_system.sync_directory(store_directory)
+}
 
 /// A record that is to be logged.
 #[derive(Clone, Copy, Debug)]

@@ -311,6 +311,10 @@ impl FileSystem for SimulatedFileSystem {
         Ok(Arc::new(SimulatedFile { disk: Arc::clone(&self.disk), id }))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open(path)
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut disk = self.disk.lock();
         let stopped = disk.count(Operation::Create, path)?;

@@ -35,7 +35,7 @@ impl Recovering for Bodies {
         self.0.clear();
     }
 
-    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), String> {
+    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), Refused> {
         assert_eq!(replayed.index, self.0.len() as u64 + 1);
         self.0.push(replayed.payload[PREFIX_BYTES..].to_vec());
         Ok(())
@@ -128,6 +128,7 @@ fn leftovers_of_a_first_start_make_a_new_store() {
     disk.put_file(&first_segment().with_extension("tmp"), vec![1; 10]);
     disk.put_file(Path::new("data/wal/next"), vec![0; 10]);
     assert!(open_log(&disk).unwrap().1.new_store);
+    assert!(disk.list(Path::new("data/wal")).unwrap().iter().all(|name| !name.ends_with(".tmp")), "they are removed");
 }
 
 #[test]
@@ -226,6 +227,23 @@ fn a_missing_segment_is_a_gap() {
 }
 
 #[test]
+fn a_record_that_is_missing_or_duplicate_within_a_segment_is_refused() {
+    for strange_index in [4, 6] {
+        let disk = half_synced();
+        disk.corrupt(first_segment(), |bytes| {
+            let whole = frame::decode(&bytes[offset_of(5)..], 1).unwrap();
+            let mut strange = Vec::new();
+            let head = frame::Head { index: strange_index, ..whole.head };
+            frame::encode(&mut strange, head, &[whole.payload]);
+            bytes[offset_of(5)..offset_of(5) + strange.len()].copy_from_slice(&strange);
+        });
+        let error = refused(&disk);
+        assert_eq!((error.kind, error.offset), (RecoveryErrorKind::Gap, Some(offset_of(5) as u64)));
+        assert!(error.reason.contains(&format!("a frame says index {strange_index}, and 5 was to come")), "{error}");
+    }
+}
+
+#[test]
 fn overlapping_segments_are_refused() {
     let disk = filled(400, true);
     let second = segments(&disk)[1].clone();
@@ -304,8 +322,8 @@ fn a_record_that_the_engine_refuses_stops_the_start() {
             Ok(())
         }
         fn reset(&mut self) {}
-        fn replay(&mut self, _: Replayed<'_>) -> Result<(), String> {
-            Err("nonsense".into())
+        fn replay(&mut self, _: Replayed<'_>) -> Result<(), Refused> {
+            Err(Refused::damaged("nonsense"))
         }
     }
     let disk = filled(100, true);

@@ -68,7 +68,9 @@ use self::{
 };
 use crate::{
     config::{SnapshotPolicy, SyncMode},
-    disk::{self, File, FileSystem, Recovering, Recovery, RecoveryError, Replayed, WalOptions, snapshot::Reader},
+    disk::{
+        self, File, FileSystem, Recovering, Recovery, RecoveryError, Refused, Replayed, WalOptions, snapshot::Reader,
+    },
     error::{Error, Outcome, Reason, Result},
     limits::{Eviction, Limits, OFFSET_STEP_UNCLEAN},
     metrics::Metrics,
@@ -635,21 +637,27 @@ impl Recovering for Restoring {
         self.applier = Applier::new(Arc::default(), Arc::clone(&self.waiters), Arc::clone(&self.hub));
     }
 
-    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), String> {
-        let record = LogRecord::decode(replayed.payload).map_err(|error| format!("not a log record: {error}"))?;
-        if record.index != replayed.index {
-            return Err(format!("the record says index {}, its frame {}", record.index, replayed.index));
-        }
-        if record.command.is_none() {
-            return Err("a command that only a newer version knows".into());
-        }
-        if let Some(Command::Open(open)) = &record.command
-            && open.apply_version > APPLY_VERSION
-        {
-            return Err(format!("apply version {} is newer than this program's {APPLY_VERSION}", open.apply_version));
-        }
-        self.applier.apply(&record);
+    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), Refused> {
+        self.applier.apply(&read_record(replayed)?);
         Ok(())
+    }
+}
+
+/// The record in a frame, if this version can apply it.
+fn read_record(replayed: Replayed<'_>) -> Result<LogRecord, Refused> {
+    let record =
+        LogRecord::decode(replayed.payload).map_err(|error| Refused::damaged(format!("not a log record: {error}")))?;
+    if record.index != replayed.index {
+        let reason = format!("the record says index {}, its frame {}", record.index, replayed.index);
+        return Err(Refused::damaged(reason));
+    }
+    match &record.command {
+        None => Err(Refused::future("a command that only a newer version knows")),
+        Some(Command::Open(open)) if open.apply_version > APPLY_VERSION => {
+            let reason = format!("apply version {} is newer than this program's {APPLY_VERSION}", open.apply_version);
+            Err(Refused::future(reason))
+        }
+        Some(_) => Ok(record),
     }
 }
 

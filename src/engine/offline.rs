@@ -1,6 +1,15 @@
 //! Looking at the files of a stopped server, and making a data directory out of a backup. Nothing here needs a running
 //! engine; what reads changes nothing.
 
+mod log;
+mod parts;
+
+pub use self::{
+    log::{LogReader, LoggedRecord},
+    parts::{Part, read_parts},
+};
+pub use crate::disk::{DataDirectory, SegmentSummary, in_log_order};
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -10,13 +19,14 @@ use std::{
 use prost::Message as _;
 
 use super::{
-    Restoring,
+    Restoring, read_record,
     snapshot::{Captured, Kept, Pace, Stop, WriteError, load, write},
     state_hash::state_hash,
 };
 use crate::{
     disk::{
-        self, FileSystem, FirstRecord, Progress, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Replayed,
+        self, FileSystem, FirstRecord, Progress, RESTORING, Recovering, Recovery, RecoveryError, RecoveryErrorKind,
+        Refused, Replayed, Tear,
         snapshot::{Reader, Writer, folder},
     },
     limits::OFFSET_STEP_RESTORE,
@@ -73,8 +83,12 @@ pub fn list_snapshots(
 ) -> Result<Vec<Result<SnapshotSummary, RecoveryError>>, RecoveryError> {
     let directory = data_directory.join(folder::FOLDER);
     let found = folder::list(file_system, &directory).map_err(|error| RecoveryError::io(&directory, error))?;
-    let read = |path: &Path| Reader::open(file_system, path).map(|snapshot| SnapshotSummary::of(&snapshot));
-    Ok(found.snapshots.iter().map(|(_, path)| read(path)).collect())
+    Ok(found.snapshots.iter().map(|(_, path)| read_summary(file_system, path)).collect())
+}
+
+/// What a snapshot says of itself: its header and footer are read and checked, its frames are not.
+pub fn read_summary(file_system: &dyn FileSystem, path: &Path) -> Result<SnapshotSummary, RecoveryError> {
+    Reader::open(file_system, path).map(|snapshot| SnapshotSummary::of(&snapshot))
 }
 
 /// Reads a snapshot whole and checks it: every frame, every count, the state's hash.
@@ -137,10 +151,14 @@ pub struct RestoreSummary {
     pub keys: u64,
     /// The last revision of the old store that the new one contains.
     pub restored_revision: u64,
+    /// The time of the state, in milliseconds since 1970 UTC.
+    pub restored_time_ms: u64,
     /// Every revision that the new store gives lies above this one, and above all that the old one ever gave.
     pub next_revision: u64,
     /// Records replayed behind the backup.
     pub records: u64,
+    /// What a crash left at the end of the log, and what no acknowledged write is in.
+    pub tear: Option<Tear>,
 }
 
 /// Makes a data directory out of a backup and, where given, the log of its store in the folder `log`. The new store is one
@@ -166,23 +184,40 @@ pub fn restore(
             ..RecoveryError::new(RecoveryErrorKind::Gap, backup, None, reason)
         });
     }
+    let mut tear = None;
     if let Some(directory) = log {
-        let (store_id, _) = disk::read_log(fs, directory, snapshot.index(), &mut bounded, progress)?;
+        let (store_id, recovery) = disk::read_log(fs, directory, snapshot.index(), &mut bounded, progress)?;
         if store_id != snapshot.store_id() {
             let reason = "the log belongs to another store than the backup".to_owned();
             return Err(RecoveryError::new(RecoveryErrorKind::Foreign, directory, None, reason));
         }
+        bounded.must_have_reached(directory)?;
+        tear = recovery.tear.filter(|_| !bounded.past);
     }
-    make(file_system, data_directory, &bounded).map_err(|error| RecoveryError::io(data_directory, error))
+    let made = make(file_system, data_directory, &bounded);
+    let made = made.map_err(|error| RecoveryError {
+        remedy: "remove what lies there, make room, and restore again".into(),
+        ..RecoveryError::io(data_directory, error)
+    })?;
+    Ok(RestoreSummary { tear, ..made })
 }
+
+/// What a new file system has in its uppermost folder.
+const LOST_AND_FOUND: &str = "lost+found";
 
 fn must_be_empty(fs: &dyn FileSystem, data_directory: &Path) -> Result<(), RecoveryError> {
     match fs.list(data_directory) {
-        Ok(names) if names.is_empty() => Ok(()),
-        Ok(_) => Err(RecoveryError {
-            remedy: "restore into a new directory, or empty this one; nothing was changed".into(),
-            ..RecoveryError::new(RecoveryErrorKind::Foreign, data_directory, None, "the directory is not empty".into())
-        }),
+        Ok(names) if names.iter().all(|name| name == LOST_AND_FOUND) => Ok(()),
+        Ok(names) => {
+            let reason = match names.iter().any(|name| name == RESTORING) {
+                true => "the directory is not empty: a restore into it runs, or was cut short",
+                false => "the directory is not empty",
+            };
+            Err(RecoveryError {
+                remedy: "restore into a new directory, or remove what lies in this one; nothing was changed".into(),
+                ..RecoveryError::new(RecoveryErrorKind::Foreign, data_directory, None, reason.to_owned())
+            })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(RecoveryError::io(data_directory, error)),
     }
@@ -198,12 +233,12 @@ impl Stop for Unstopped {
     }
 }
 
-/// First the snapshot, then the log: only with both it is a store.
+/// First the snapshot, then the log: only with both, and without the mark of a restore at work, it is a store.
 fn make(file_system: &Arc<dyn FileSystem>, data_directory: &Path, bounded: &Bounded) -> io::Result<RestoreSummary> {
     let applier = &bounded.restoring.applier;
     let state = applier.state();
     let store_id = rand::random();
-    file_system.create_directory(data_directory)?;
+    disk::begin_restoring(&**file_system, data_directory)?;
     let directory = data_directory.join(folder::FOLDER);
     let mut writer = Writer::create(Arc::clone(file_system), &directory, store_id, state.index)?;
     let captured = Captured::of(applier, None);
@@ -220,14 +255,14 @@ fn make(file_system: &Arc<dyn FileSystem>, data_directory: &Path, bounded: &Boun
     let body = LogRecord { command: Some(open), ..LogRecord::default() }.encode_to_vec();
     let record = FirstRecord { index, term, time_ms: state.time_ms, body: &body };
     disk::create_log(&**file_system, data_directory, store_id, record)?;
-    if let Some(above) = data_directory.parent().filter(|above| !above.as_os_str().is_empty()) {
-        file_system.sync_directory(above)?;
-    }
+    disk::end_restoring(&**file_system, data_directory)?;
     Ok(RestoreSummary {
         keys: applier.store().totals().keys,
         restored_revision: state.revision(),
+        restored_time_ms: state.time_ms,
         next_revision: index + offset,
         records: bounded.records,
+        tear: None,
     })
 }
 
@@ -251,6 +286,23 @@ struct Bounded {
     records: u64,
 }
 
+impl Bounded {
+    /// Refuses if the log ends before the revision that was asked for: what is missing would be missed in silence.
+    fn must_have_reached(&self, log: &Path) -> Result<(), RecoveryError> {
+        let ends = self.restoring.applier.state().revision();
+        match self.until {
+            Until::Revision(wanted) if !self.past && ends < wanted => {
+                let reason = format!("the log ends at revision {ends}, before {wanted}, which was asked for");
+                Err(RecoveryError {
+                    remedy: "bring the segments behind it, or restore without --to-revision; nothing was made".into(),
+                    ..RecoveryError::new(RecoveryErrorKind::Gap, log, None, reason)
+                })
+            }
+            Until::Revision(_) | Until::TimeMs(_) | Until::End => Ok(()),
+        }
+    }
+}
+
 impl Recovering for Bounded {
     fn load(&mut self, snapshot: &Reader, progress: &Progress) -> Result<(), RecoveryError> {
         self.restoring.load(snapshot, progress)
@@ -260,11 +312,11 @@ impl Recovering for Bounded {
         self.restoring.reset();
     }
 
-    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), String> {
+    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), Refused> {
         if self.past {
             return Ok(());
         }
-        let record = LogRecord::decode(replayed.payload).map_err(|error| format!("not a log record: {error}"))?;
+        let record = read_record(replayed)?;
         let offset = match &record.command {
             Some(Command::Open(open)) => open.offset,
             _ => self.restoring.applier.state().offset,
@@ -272,7 +324,7 @@ impl Recovering for Bounded {
         self.past = self.until.is_before(record.index + offset, record.time_ms);
         if !self.past {
             self.records += 1;
-            self.restoring.replay(replayed)?;
+            self.restoring.applier.apply(&record);
         }
         Ok(())
     }

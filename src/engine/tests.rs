@@ -10,6 +10,9 @@ use proptest::prelude::*;
 use super::{clock::manual::ManualTimeSource, waiters::Waiters, *};
 use crate::{disk::simulated::SimulatedFileSystem, pb::Durability};
 
+mod golden;
+mod strange_files;
+
 fn options() -> Options {
     Options {
         data_directory: "data".into(),
@@ -332,8 +335,8 @@ fn records() -> impl Strategy<Value = Vec<LogRecord>> {
         2 => (proptest::collection::vec(guard, 0..3), txn_ops(), txn_ops()).prop_map(|(guards, then, otherwise)| {
             Command::Txn(pb::TxnRequest { guards, then, otherwise, options: None })
         }),
-        4 => (key(), "[0-9a]{0,4}", expiry(), conditions()).prop_map(|(key, value, expiry, conditions)| {
-            Command::Put(pb::PutRequest { key, value: value.into(), expiry, conditions, ..Default::default() })
+        4 => (key(), "[0-9a]{0,4}", expiry(), conditions(), "[ab]?").prop_map(|(key, value, expiry, conditions, content_type)| {
+            Command::Put(pb::PutRequest { key, value: value.into(), expiry, conditions, content_type, ..Default::default() })
         }),
         2 => (key(), conditions()).prop_map(|(key, conditions)| {
             Command::Delete(pb::DeleteRequest { key, conditions, ..Default::default() })
@@ -346,6 +349,14 @@ fn records() -> impl Strategy<Value = Vec<LogRecord>> {
         }),
         1 => (key(), 0_u64..60).prop_map(|(key, revision)| {
             Command::Expire(pb::storage::Expire { keys: vec![pb::storage::ExpiredKey { key, revision }] })
+        }),
+        1 => (key(), 0_u64..60).prop_map(|(key, revision)| {
+            Command::Evict(pb::storage::Evict { keys: vec![pb::storage::ExpiredKey { key, revision }] })
+        }),
+        1 => (0_u8..5, 0_u64..3).prop_map(|(key, max_keys)| {
+            let span = pb::Span { start: vec![b'k', key].into(), end: Bytes::new() };
+            let range = Some(pb::KeyRange { kind: Some(pb::key_range::Kind::Span(span)) });
+            Command::DeleteRange(pb::DeleteRangeRequest { range, max_keys, options: None })
         }),
         1 => (0_u64..5).prop_map(|ids| Command::Settings(Settings {
             request_window_ms: 40, request_window_ids: ids, request_window_bytes: 1 << 20,

@@ -1,6 +1,6 @@
 //! The client's commands: what a running server can be asked, over gRPC.
 
-mod arguments;
+pub(super) mod arguments;
 mod backoff;
 mod child;
 mod connection;
@@ -8,19 +8,19 @@ mod count;
 mod delete;
 mod event_command;
 mod export;
-mod failure;
+pub(super) mod failure;
 mod get;
 mod import;
 mod import_lines;
 mod increment;
 mod list;
 mod lock;
-mod output;
+pub(super) mod output;
 mod progress;
 mod put;
 mod range;
 mod scan;
-mod table;
+pub(super) mod table;
 mod touch;
 mod txn;
 mod watch;

@@ -1,37 +1,49 @@
-//! What a start makes of the files it finds. Each row has a test, in `disk/tests.rs` for segments and in
-//! `recovery/tests.rs` for snapshots.
+//! What a start makes of the files it finds. Each row names its test; a test in `recovery/tests.rs` holds that it is there.
 //!
-//! | found in `wal/` | done |
-//! |---|---|
-//! | nothing, and no snapshot, or leftovers of a first start that was cut short | a new store |
-//! | nothing, but a snapshot | missing: refuse |
-//! | the last frame is CLOSE | go on behind it |
-//! | frames, then nothing | unclean: rewrite the last segment, go on |
-//! | a bad frame in the last segment, and no whole later frame there knew its index to be synced | torn: cut there, say so, rewrite, go on |
-//! | a bad frame, and a later frame, a later segment or a snapshot knew its index to be synced | corrupt: refuse |
-//! | the last segment has no frame yet | go on in it |
-//! | a segment or a record is missing, the first included | missing: refuse |
-//! | two segments hold the same index | duplicate: refuse |
-//! | a file that is not Tandem's, or another store's | foreign: refuse |
-//! | a newer format, or a frame of a newer kind | future: refuse |
-//! | a damaged header, an empty file | corrupt: refuse |
-//! | a segment wholly behind the snapshot that is loaded | not needed: not read |
-//! | `next`, `*.tmp` | leftovers: removed |
-//! | the directory is in use | locked: refuse |
+//! | found in `wal/` | done | test |
+//! |---|---|---|
+//! | nothing, and no snapshot, or leftovers of a first start that was cut short | a new store | `leftovers_of_a_first_start_make_a_new_store` |
+//! | nothing, but a snapshot | missing: refuse | `snapshots_without_a_log_are_refused` |
+//! | the last frame is CLOSE | go on behind it | `a_closed_log_goes_on_where_it_ended` |
+//! | frames, then nothing | unclean: rewrite the last segment, go on | `a_killed_log_is_rewritten_and_goes_on` |
+//! | a bad frame in the last segment, and no whole later frame there knew its index to be synced | torn: cut there, say so, rewrite, go on | `a_tear_is_cut_and_told` |
+//! | a bad frame, and a later frame knew its index to be synced | corrupt: refuse | `damage_below_a_synced_index_refuses_the_start` |
+//! | a bad frame, and a later segment begins behind it | corrupt: refuse | `damage_in_a_segment_that_has_a_successor_refuses_the_start` |
+//! | a bad frame, or the end, and a snapshot holds its index | corrupt: refuse | `a_log_that_ends_before_its_snapshot_has_lost_something` |
+//! | a damaged header, an empty file | corrupt: refuse | `a_damaged_header_or_an_empty_file_is_refused` |
+//! | the last segment has no frame yet | go on in it | `a_segment_without_frames_is_gone_on_in` |
+//! | a segment is missing, the first included | missing: refuse | `a_missing_segment_is_a_gap` |
+//! | a record is missing within a segment | missing: refuse | `a_record_that_is_missing_or_duplicate_within_a_segment_is_refused` |
+//! | two segments hold the same index | duplicate: refuse | `overlapping_segments_are_refused` |
+//! | a segment holds an index twice | duplicate: refuse | `a_record_that_is_missing_or_duplicate_within_a_segment_is_refused` |
+//! | a file that is not Tandem's, another store's, or another one under this name | foreign: refuse | `foreign_files_are_refused_by_name` |
+//! | a newer format | future: refuse | `a_newer_format_is_refused_by_name` |
+//! | a frame of a newer kind | future: refuse | `a_frame_of_a_newer_kind_is_refused` |
+//! | a record of newer rules of apply, or with a newer command | future: refuse | `a_record_of_a_newer_version_is_future_and_no_damage` |
+//! | a record that cannot be read | corrupt: refuse | `a_record_that_the_engine_refuses_stops_the_start` |
+//! | a segment wholly behind the snapshot that is loaded | not needed: not read | `a_segment_that_is_needed_for_the_fallback_must_be_whole` |
+//! | `next`, `*.tmp` | leftovers: removed | `leftovers_of_a_first_start_make_a_new_store` |
+//! | the directory is in use | locked: refuse | `a_second_opening_is_refused_by_the_lock` |
+//! | the mark of a restore lies beside them | missing: refuse | `the_mark_of_a_restore_that_was_cut_short_refuses_the_start` |
 //!
-//! | found in `snapshots/` | done |
-//! |---|---|
-//! | whole snapshots | load the newest, replay what follows |
-//! | none, and the log begins at index 1 | replay it all |
-//! | none, or none new enough, and the log begins later | missing: refuse |
-//! | the newest has no footer, or ends too early | torn: as corrupt |
-//! | the newest has a bad frame, lacks one, or gives another state hash than it says | corrupt: load the next older one, or replay from index 1, if the log reaches back that far; say so loudly, put the damaged one aside |
-//! | the same, and the log does not reach back | corrupt: refuse |
-//! | a snapshot under another one's name | duplicate: refuse |
-//! | a file that is not Tandem's, or another store's | foreign: refuse |
-//! | a newer format, a frame of a newer kind, newer rules of apply | future: refuse |
-//! | `*.tmp` | leftovers: removed |
-//! | `*.damaged` | put aside by an earlier start: left alone |
+//! | found in `snapshots/` | done | test |
+//! |---|---|---|
+//! | whole snapshots | load the newest, replay what follows | `the_newest_snapshot_is_loaded_and_what_follows_is_replayed` |
+//! | none, and the log begins at index 1 | replay it all | `a_missing_snapshot_costs_only_time_while_the_log_reaches_back` |
+//! | none, or none new enough, and the log begins later | missing: refuse | `a_missing_snapshot_that_the_log_cannot_replace_refuses_the_start` |
+//! | the newest has no footer, or ends too early | torn: as corrupt | `a_torn_or_corrupt_snapshot_falls_back_on_the_older_one_loudly` |
+//! | the newest has a bad frame | corrupt: load the next older one, or replay from index 1, if the log reaches back that far; say so loudly, put the damaged one aside | `a_torn_or_corrupt_snapshot_falls_back_on_the_older_one_loudly` |
+//! | the newest lacks a frame, or has one twice | corrupt: the same | `a_snapshot_that_is_not_what_its_footer_says_is_corrupt` |
+//! | the newest gives another state hash than it says | corrupt: the same | `a_snapshot_of_another_state_hash_is_corrupt` |
+//! | the newest and the older ones are corrupt, and the log begins at index 1 | corrupt: replay it all | `corrupt_snapshots_fall_back_on_the_whole_log` |
+//! | the same, and the log does not reach back | corrupt: refuse | `a_corrupt_snapshot_that_nothing_can_replace_refuses_the_start` |
+//! | a snapshot under another one's name | duplicate: refuse | `a_snapshot_under_another_ones_name_is_refused` |
+//! | a file that is not Tandem's, or another store's | foreign: refuse | `foreign_files_and_another_stores_snapshots_are_refused_by_name` |
+//! | a newer format | future: refuse | `a_snapshot_of_a_newer_format_is_refused_and_not_fallen_back_from` |
+//! | newer rules of apply | future: refuse | `a_snapshot_by_newer_rules_is_future_and_not_fallen_back_from` |
+//! | a frame of a newer kind | future: refuse | `a_snapshot_with_a_frame_of_a_newer_kind_is_future` |
+//! | `*.tmp` | leftovers: removed | `leftovers_go_and_damaged_ones_that_were_put_aside_stay` |
+//! | `*.damaged` | put aside by an earlier start: left alone | `leftovers_go_and_damaged_ones_that_were_put_aside_stay` |
 //!
 //! Refusing means exit code 2 with file, offset, reason and remedy, and nothing changed on disk.
 //!
@@ -40,6 +52,7 @@
 //! anything is served.
 
 mod error;
+mod inspect;
 mod segments;
 mod snapshots;
 
@@ -48,12 +61,16 @@ use std::{
     sync::Arc,
 };
 
-pub use self::error::{RecoveryError, RecoveryErrorKind};
 use self::snapshots::LogFound;
+pub use self::{
+    error::{RecoveryError, RecoveryErrorKind},
+    inspect::{DataDirectory, SegmentSummary, in_log_order, read_segment},
+};
 use super::{
     file_system::FileSystem,
     lock_file,
     progress::Progress,
+    restored::RESTORING,
     segment::{self, Header, StoreId},
     snapshot::{Reader, folder},
     wal::{Wal, WalOptions},
@@ -76,7 +93,28 @@ pub trait Recovering {
     /// Goes back to holding nothing.
     fn reset(&mut self);
     /// Applies the next record, or says why it cannot be.
-    fn replay(&mut self, record: Replayed<'_>) -> Result<(), String>;
+    fn replay(&mut self, record: Replayed<'_>) -> Result<(), Refused>;
+}
+
+/// Why a record cannot be applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Damaged, or of a newer version.
+    pub kind: RecoveryErrorKind,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl Refused {
+    /// The record is not what was written.
+    pub fn damaged(reason: impl Into<String>) -> Self {
+        Self { kind: RecoveryErrorKind::Damaged, reason: reason.into() }
+    }
+
+    /// A newer version wrote the record.
+    pub fn future(reason: impl Into<String>) -> Self {
+        Self { kind: RecoveryErrorKind::Future, reason: reason.into() }
+    }
 }
 
 /// What recovery found.
@@ -238,6 +276,7 @@ fn look(
     state: &mut dyn Recovering,
     progress: &Progress,
 ) -> Result<Looked, RecoveryError> {
+    must_not_be_restoring(fs, store_directory)?;
     let directory = store_directory.join("wal");
     let (names, mut leftovers) = sort_out(fs, &directory)?;
     let snapshots = store_directory.join(folder::FOLDER);
@@ -265,6 +304,19 @@ fn look(
     found.recovery.snapshot = snapshot;
     found.recovery.damaged = damaged;
     Ok(Looked { found: Some(found), leftovers })
+}
+
+/// A directory in which a restore was cut short holds anything but a store.
+fn must_not_be_restoring(fs: &dyn FileSystem, store_directory: &Path) -> Result<(), RecoveryError> {
+    let names = fs.list(store_directory).map_err(|error| RecoveryError::io(store_directory, error))?;
+    if !names.iter().any(|name| name == RESTORING) {
+        return Ok(());
+    }
+    let reason = "a restore into this directory was cut short, or still runs".to_owned();
+    Err(RecoveryError {
+        remedy: "wait for it, or remove the directory and restore again: the backup is as it was".into(),
+        ..RecoveryError::new(RecoveryErrorKind::Gap, &store_directory.join(RESTORING), None, reason)
+    })
 }
 
 /// Removes leftovers. What recovery wrote anew under such a name has its right name by now.

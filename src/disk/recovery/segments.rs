@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{NOTHING, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Replayed, Tear};
+use super::{NOTHING, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Refused, Replayed, Tear};
 use crate::disk::{
     file_system::{File, FileSystem, read_whole},
-    frame::{self, Head, Kind},
+    frame::{self, Frame, Head, Kind},
     progress::{Phase, Progress},
     segment::{self, HEADER_BYTES, Header, HeaderProblem},
     wal::Active,
@@ -29,26 +29,24 @@ pub fn create_first(fs: &dyn FileSystem, directory: &Path, header: &Header, byte
 }
 
 /// A segment that has a successor.
-struct Ended {
-    path: PathBuf,
+#[derive(Debug)]
+pub struct Ended {
+    /// The file.
+    pub path: PathBuf,
     /// Where its whole frames end.
-    end: usize,
+    pub end: usize,
     /// Something other than zeros lies behind them.
-    torn: bool,
+    pub torn: bool,
 }
 
 /// A segment that was read.
-struct Scan {
+pub struct Scan {
     /// Where its frames end.
-    end: usize,
+    pub end: usize,
     /// Index behind its last record.
-    next_index: u64,
-    /// Records that were replayed.
-    replayed: u64,
-    /// Bytes of their frames.
-    replayed_bytes: u64,
+    pub next_index: u64,
     /// The last frame is CLOSE.
-    closed: bool,
+    pub closed: bool,
 }
 
 /// The last segment as it was found, and what was found before it.
@@ -58,7 +56,6 @@ pub struct Found {
     /// The last segment's header.
     pub header: Header,
     path: PathBuf,
-    file: Arc<dyn File>,
     bytes: Vec<u8>,
     /// Where its whole frames end.
     end: usize,
@@ -88,9 +85,14 @@ pub fn recover(
         let header = check_header(&path, &bytes, first_index, before.as_ref())?;
         progress.advance(HEADER_BYTES as u64);
         check_order(&path, first_index, next_index, ended.as_ref())?;
-        let scan = scan(&path, &bytes, &header, base_index, state, progress)?;
-        recovery.records += scan.replayed;
-        recovery.replayed_bytes += scan.replayed_bytes;
+        let scan = scan(&path, &bytes, &header, progress, &mut |_, frame| {
+            if frame.head.kind != Kind::Record || frame.head.index <= base_index {
+                return Ok(());
+            }
+            recovery.records += 1;
+            recovery.replayed_bytes += frame.length as u64;
+            state.replay(Replayed { index: frame.head.index, payload: frame.payload })
+        })?;
         next_index = scan.next_index;
         if position + 1 < count {
             let torn = bytes[scan.end..].iter().any(|byte| *byte != 0);
@@ -107,21 +109,18 @@ pub fn recover(
             return Err(RecoveryError::new(RecoveryErrorKind::Damaged, &path, Some(scan.end as u64), reason));
         }
         recovery.last_index = next_index - 1;
-        recovery.tear = rest.iter().rposition(|byte| *byte != 0).map(|last_byte| Tear {
-            file: path.clone(),
-            offset: scan.end as u64,
-            bytes_cut: last_byte as u64 + 1,
-        });
+        recovery.tear = tear(&path, rest, scan.end);
         recovery.clean = scan.closed && recovery.tear.is_none();
-        return Ok(Found { recovery, header, path, file, bytes, end: scan.end });
+        return Ok(Found { recovery, header, path, bytes, end: scan.end });
     }
     Err(RecoveryError::io(directory, "no segment to read"))
 }
 
 /// Makes the last segment the active one: as it is after a clean stop, otherwise written anew.
 pub fn activate(fs: &dyn FileSystem, directory: &Path, found: Found) -> Result<Active, RecoveryError> {
-    let Found { recovery, header, path, file, bytes, end } = found;
+    let Found { recovery, header, path, bytes, end } = found;
     if recovery.clean {
+        let file = fs.open(&path).map_err(|error| RecoveryError::io(&path, error))?;
         return Ok(Active { file, sequence: header.sequence, bytes: bytes.len() as u64, position: end as u64 });
     }
     rewrite(fs, directory, &path, &bytes, end, &header).map_err(|error| RecoveryError::io(&path, error))
@@ -140,7 +139,7 @@ fn open_all(
     let mut total_bytes = 0;
     for (first_index, name) in names {
         let path = directory.join(name);
-        let file = fs.open(&path).map_err(|error| RecoveryError::io(&path, error))?;
+        let file = fs.open_to_read(&path).map_err(|error| RecoveryError::io(&path, error))?;
         total_bytes += file.length().map_err(|error| RecoveryError::io(&path, error))?;
         files.push((*first_index, path, file));
     }
@@ -151,12 +150,18 @@ fn open_all(
 /// What the header of a segment says, or why it cannot be the one that its name says.
 pub fn read_header(fs: &dyn FileSystem, path: &Path, first_index: u64) -> Result<Header, RecoveryError> {
     let mut bytes = vec![0; HEADER_BYTES];
-    let read = fs.open(path).and_then(|file| file.read_at(&mut bytes, 0));
+    let read = fs.open_to_read(path).and_then(|file| file.read_at(&mut bytes, 0));
     let read = read.map_err(|error| RecoveryError::io(path, error))?;
     check_header(path, &bytes[..read], first_index, None)
 }
 
-fn check_header(path: &Path, bytes: &[u8], first_index: u64, before: Option<&Header>) -> Result<Header, RecoveryError> {
+/// What the first bytes of a segment say, or why it cannot be the one that its name says, behind the one before.
+pub fn check_header(
+    path: &Path,
+    bytes: &[u8],
+    first_index: u64,
+    before: Option<&Header>,
+) -> Result<Header, RecoveryError> {
     let refuse = |kind, reason: String| Err(RecoveryError::new(kind, path, Some(0), reason));
     let header = match Header::decode(bytes) {
         Ok(header) => header,
@@ -176,17 +181,26 @@ fn check_header(path: &Path, bytes: &[u8], first_index: u64, before: Option<&Hea
             format!("the file's name says it begins at index {first_index}, its header {}", header.first_index);
         return refuse(RecoveryErrorKind::Foreign, reason);
     }
-    if before.is_some_and(|before| before.store_id != header.store_id) {
-        return refuse(RecoveryErrorKind::Foreign, "the segment belongs to another store".into());
-    }
-    if before.is_some_and(|before| before.sequence >= header.sequence) {
-        return refuse(RecoveryErrorKind::Damaged, "the segment's sequence does not follow the one before".into());
-    }
+    check_follows(path, &header, before)?;
     Ok(header)
 }
 
+/// The segment must be of the same store as the one before, and be written after it.
+pub fn check_follows(path: &Path, header: &Header, before: Option<&Header>) -> Result<(), RecoveryError> {
+    let refuse = |kind, reason: &str| Err(RecoveryError::new(kind, path, Some(0), reason.to_owned()));
+    match before {
+        Some(before) if before.store_id != header.store_id => {
+            refuse(RecoveryErrorKind::Foreign, "the segment belongs to another store")
+        }
+        Some(before) if before.sequence >= header.sequence => {
+            refuse(RecoveryErrorKind::Damaged, "the segment's sequence does not follow the one before")
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The segment must begin where the one before ended.
-fn check_order(path: &Path, first_index: u64, next_index: u64, ended: Option<&Ended>) -> Result<(), RecoveryError> {
+pub fn check_order(path: &Path, first_index: u64, next_index: u64, ended: Option<&Ended>) -> Result<(), RecoveryError> {
     if first_index == next_index {
         return Ok(());
     }
@@ -210,17 +224,18 @@ fn check_order(path: &Path, first_index: u64, next_index: u64, ended: Option<&En
     }
 }
 
-/// Reads the frames of a segment until the first bad one, and replays the records behind `base_index`.
-fn scan(
+/// Gets each frame of a segment with its offset; an error of it is one of the file.
+pub type Visit<'visit> = dyn FnMut(u64, &Frame<'_>) -> Result<(), Refused> + 'visit;
+
+/// Reads the frames of a segment until the first bad one, and shows them to `visit`.
+pub fn scan(
     path: &Path,
     bytes: &[u8],
     header: &Header,
-    base_index: u64,
-    state: &mut dyn Recovering,
     progress: &Progress,
+    visit: &mut Visit<'_>,
 ) -> Result<Scan, RecoveryError> {
-    let mut scan =
-        Scan { end: HEADER_BYTES, next_index: header.first_index, replayed: 0, replayed_bytes: 0, closed: false };
+    let mut scan = Scan { end: HEADER_BYTES, next_index: header.first_index, closed: false };
     while let Some(frame) = frame::decode(&bytes[scan.end..], header.sequence) {
         let refuse = |kind, reason| Err(RecoveryError::new(kind, path, Some(scan.end as u64), reason));
         let expected_index = match frame.head.kind {
@@ -237,16 +252,10 @@ fn scan(
             let reason = format!("a frame says index {}, and {expected_index} was to come", frame.head.index);
             return refuse(RecoveryErrorKind::Gap, reason);
         }
-        if frame.head.kind == Kind::Record {
-            scan.next_index += 1;
-            if frame.head.index > base_index {
-                if let Err(reason) = state.replay(Replayed { index: frame.head.index, payload: frame.payload }) {
-                    return refuse(RecoveryErrorKind::Damaged, reason);
-                }
-                scan.replayed += 1;
-                scan.replayed_bytes += frame.length as u64;
-            }
+        if let Err(Refused { kind, reason }) = visit(scan.end as u64, &frame) {
+            return refuse(kind, reason);
         }
+        scan.next_index += u64::from(frame.head.kind == Kind::Record);
         scan.closed = frame.head.kind == Kind::Close;
         scan.end += frame.length;
         progress.advance(frame.length as u64);
@@ -255,8 +264,23 @@ fn scan(
     Ok(scan)
 }
 
+/// What a crash left behind the whole frames of a segment, where it left something.
+pub fn tear(path: &Path, rest: &[u8], end: usize) -> Option<Tear> {
+    rest.iter().rposition(|byte| *byte != 0).map(|last_byte| Tear {
+        file: path.to_owned(),
+        offset: end as u64,
+        bytes_cut: last_byte as u64 + 1,
+    })
+}
+
 /// Refuses if any whole frame behind the end knew the index at the end to be on disk.
-fn check_damage(path: &Path, rest: &[u8], end: usize, header: &Header, next_index: u64) -> Result<(), RecoveryError> {
+pub fn check_damage(
+    path: &Path,
+    rest: &[u8],
+    end: usize,
+    header: &Header,
+    next_index: u64,
+) -> Result<(), RecoveryError> {
     let proof = (0..rest.len()).step_by(8).find_map(|at| {
         // Most of what lies there is zeros.
         if rest[at..].first_chunk::<16>().is_none_or(|head| head[8..16] == [0; 8]) {

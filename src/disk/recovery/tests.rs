@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::*;
 use crate::{
     disk::{
-        Recovering,
+        Recovering, header,
         simulated::SimulatedFileSystem,
         snapshot::{Draft, Kind, Writer},
     },
@@ -39,7 +39,7 @@ impl Recovering for Came {
         *self = Self::default();
     }
 
-    fn replay(&mut self, record: Replayed<'_>) -> Result<(), String> {
+    fn replay(&mut self, record: Replayed<'_>) -> Result<(), Refused> {
         assert_eq!(record.index, self.last_index + 1, "no record twice, none left out");
         self.last_index = record.index;
         Ok(())
@@ -59,6 +59,11 @@ fn snapshot(index: u64) -> PathBuf {
 }
 
 fn write_snapshot(disk: &SimulatedFileSystem, store_id: [u8; 16], index: u64) {
+    write_snapshot_with(disk, store_id, index, |_| {});
+}
+
+/// The same, with more frames.
+fn write_snapshot_with(disk: &SimulatedFileSystem, store_id: [u8; 16], index: u64, more: impl FnOnce(&mut Writer)) {
     let mut writer = Writer::create(Arc::new(disk.clone()), Path::new("data/snapshots"), store_id, index).unwrap();
     let mut draft = Draft::default();
     let header = SnapshotHeader { last: Some(LogId { term: 1, index }), ..Default::default() };
@@ -68,6 +73,7 @@ fn write_snapshot(disk: &SimulatedFileSystem, store_id: [u8; 16], index: u64) {
         draft.payload().extend([1; 100]);
         writer.frame(Kind::Entries, 1, &mut draft).unwrap();
     }
+    more(&mut writer);
     writer.seal(0).unwrap();
     writer.publish().unwrap();
 }
@@ -233,6 +239,64 @@ fn a_snapshot_of_a_newer_format_is_refused_and_not_fallen_back_from() {
     let error = refused(&disk);
     assert_eq!(error.kind, RecoveryErrorKind::Future);
     assert!(error.to_string().contains("version 2"), "{error}");
+}
+
+#[test]
+fn a_snapshot_with_a_frame_of_a_newer_kind_is_future() {
+    let disk = stored();
+    let bytes = disk.take_file(&snapshot(300));
+    let store_id = header::decode(crate::disk::snapshot::FORMAT, &bytes).unwrap().store_id;
+    write_snapshot_with(&disk, store_id, 300, |writer| {
+        writer.frame(Kind::Reserved(6), 0, &mut Draft::default()).unwrap();
+    });
+    let error = refused(&disk);
+    assert_eq!((error.kind, &error.file), (RecoveryErrorKind::Future, &snapshot(300)));
+    assert!(error.reason.contains("kind 6"), "{error}");
+}
+
+#[test]
+fn a_snapshot_that_is_not_what_its_footer_says_is_corrupt() {
+    // Each frame is 128 bytes: here the second of the entries is left out, and there it stands twice.
+    let changes: [fn(&mut Vec<u8>, usize); 2] = [
+        |bytes, second| {
+            let footer = bytes.len() - 4096;
+            bytes.copy_within(second + 128..footer, second);
+        },
+        |bytes, second| bytes.copy_within(second..second + 128, second + 128),
+    ];
+    for change in changes {
+        let disk = stored();
+        disk.corrupt(&snapshot(300), |bytes| {
+            let first = bytes.windows(100).position(|window| window == [1; 100]).unwrap() - 24;
+            change(bytes, first + 128);
+        });
+        let (came, recovery) = open_store(&disk).unwrap();
+        assert_eq!(came, Came { from_snapshot: 150, last_index: RECORDS });
+        assert_eq!(recovery.damaged[0].kind, RecoveryErrorKind::Damaged);
+    }
+}
+
+#[test]
+fn the_mark_of_a_restore_that_was_cut_short_refuses_the_start() {
+    let disk = stored();
+    disk.put_file(&Path::new("data").join(RESTORING), Vec::new());
+    let error = refused(&disk);
+    assert_eq!(error.kind, RecoveryErrorKind::Gap);
+    assert!(error.remedy.contains("remove the directory and restore again"), "{error}");
+}
+
+#[test]
+fn every_row_of_recoverys_table_names_a_test_that_is_there() {
+    let tests =
+        [include_str!("tests.rs"), include_str!("../tests.rs"), include_str!("../../engine/tests/strange_files.rs")]
+            .concat();
+    let rows = include_str!("mod.rs").lines().filter(|line| line.starts_with("//! | "));
+    let named: Vec<_> = rows.filter(|row| !row.contains("| test |")).map(|row| row.split('`').rev().nth(1)).collect();
+    assert!(named.len() > 30);
+    for name in named {
+        let name = name.unwrap();
+        assert!(tests.contains(&format!("#[test]\nfn {name}() {{")), "no test {name}");
+    }
 }
 
 #[test]

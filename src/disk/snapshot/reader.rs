@@ -57,7 +57,7 @@ pub struct Frame<'buffer> {
 impl Reader {
     /// Opens a snapshot.
     pub fn open(file_system: &dyn FileSystem, path: &Path) -> Result<Self, RecoveryError> {
-        let file = file_system.open(path).map_err(|error| RecoveryError::io(path, error))?;
+        let file = file_system.open_to_read(path).map_err(|error| RecoveryError::io(path, error))?;
         let bytes = file.length().map_err(|error| RecoveryError::io(path, error))?;
         let source = Source { path, file: &*file };
         let fields = source.header()?;

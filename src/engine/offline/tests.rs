@@ -115,6 +115,9 @@ async fn a_restore_refuses_what_cannot_be_right() {
     let error = restored(&disk, &backup, Some("archive"), Until::End).unwrap_err();
     assert_eq!(error.kind, RecoveryErrorKind::Foreign);
     assert!(disk.list(Path::new("new")).unwrap().is_empty(), "nothing was made");
+    let (beyond, backup_of_beyond, revisions) = with_backup().await;
+    let error = restored(&beyond, &backup_of_beyond, Some("old/wal"), Until::Revision(revisions[19] + 9)).unwrap_err();
+    assert!(error.kind == RecoveryErrorKind::Gap && error.reason.contains("the log ends at revision"), "{error}");
     disk.put_file(Path::new("new/something"), vec![1]);
     let error = restored(&disk, &backup, None, Until::End).unwrap_err();
     assert!(error.to_string().contains("not empty"), "{error}");
@@ -141,8 +144,17 @@ async fn a_crash_at_any_operation_of_a_restore_leaves_a_whole_store_or_none() {
                     assert_eq!(value(&engine, "n").as_deref(), Some("19"), "{what}");
                     assert!(put(&engine, "fresh", "1").await > OFFSET_STEP_RESTORE, "{what}");
                 }
-                Ok(engine) => assert!(!done && engine.totals().keys == 0, "{what}"),
-                Err(error) => assert!(!done && error.kind == RecoveryErrorKind::Gap, "{what}: {error}"),
+                // Nothing of the restore survived: the directory is as it was before.
+                Ok(engine) => {
+                    assert!(!done && engine.totals().keys == 0, "{what}");
+                    assert!(restarted.list(Path::new("new/snapshots")).unwrap().is_empty(), "{what}");
+                }
+                Err(error) => {
+                    assert!(!done && error.kind == RecoveryErrorKind::Gap, "{what}: {error}");
+                    assert!(error.remedy.contains("restore again"), "{what}: {error}");
+                    let again = restored(&restarted, &backup, Some("old/wal"), Until::End).unwrap_err();
+                    assert!(again.to_string().contains("was cut short"), "{what}: {again}");
+                }
             }
         }
     }

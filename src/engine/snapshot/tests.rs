@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     config::SyncMode,
     disk::{
-        Progress, Recovering, RecoveryError, Replayed, WalOptions,
+        Progress, Recovering, RecoveryError, Refused, Replayed, WalOptions,
         simulated::{Operation, SimulatedFileSystem},
         snapshot::Reader,
     },
@@ -113,7 +113,7 @@ impl Recovering for UpTo {
 
     fn reset(&mut self) {}
 
-    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), String> {
+    fn replay(&mut self, replayed: Replayed<'_>) -> Result<(), Refused> {
         if replayed.index <= self.index {
             self.applier.apply(&LogRecord::decode(replayed.payload).unwrap());
         }

@@ -299,6 +299,24 @@ async fn the_history_survives_a_restart_and_says_what_it_has_lost() {
 }
 
 #[tokio::test]
+async fn the_history_survives_a_restart_from_a_snapshot_behind_which_the_log_is_gone() {
+    let disk = SimulatedFileSystem::default();
+    let engine = open(&disk, SyncMode::Always, Limits::default());
+    write_some(&engine, 1, 300).await;
+    let taken = engine.snapshot().await.unwrap();
+    write_some(&engine, 2, 100).await;
+    let last = propose(&engine, put("last", "1")).await.unwrap();
+    let before = hear_until(&mut engine.watch(all(), Some(1)).unwrap(), last).await;
+    assert!(engine.close());
+    drop(engine);
+    let engine = open(&disk, SyncMode::Always, Limits::default());
+    let after = hear_until(&mut engine.watch(all(), Some(1)).unwrap(), last).await;
+    assert!(before.first().is_some_and(|(revision, _)| *revision < taken.revision));
+    assert_eq!(after, before, "also from before the snapshot, with the entries before");
+    assert!(engine.close());
+}
+
+#[tokio::test]
 async fn watchers_hear_only_of_what_is_on_disk_and_soon_in_every_mode() {
     for sync in [SyncMode::Always, SyncMode::Interval, SyncMode::Never] {
         let disk = SimulatedFileSystem::default();
