@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 11] = [
     &["disk", "store"],
     &["engine"],
     &["service"],
-    &["api::cors", "api::spanned"],
+    &["api::cors", "api::rest_of_body", "api::spanned"],
     &["api::grpc", "api::rest", "api::ops"],
     &["app", "telemetry"],
     &["cli"],

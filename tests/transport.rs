@@ -207,30 +207,58 @@ async fn a_refusal_reaches_whoever_still_sends_and_leaves_the_connection_usable(
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
     let client = client();
+    let large_header = format!("x-large: {}", "x".repeat(17 << 10));
+    let web = format!("POST {PUT} HTTP/1.1\r\ncontent-type: {WEB}");
     let rows = [
-        ("content-type: application/json".to_owned(), "415 "),
-        ("content-type: application/grpc".to_owned(), "415 "),
-        (format!("content-type: {WEB}\r\ngrpc-timeout: soon"), "200 "),
-        (format!("content-type: {WEB}\r\nx-large: {}", "x".repeat(17 << 10)), "200 "),
+        (&server.grpc, format!("POST {PUT} HTTP/1.1\r\ncontent-type: application/json"), "415 "),
+        (&server.grpc, format!("POST {PUT} HTTP/1.1\r\ncontent-type: application/grpc"), "415 "),
+        (&server.grpc, format!("{web}\r\ngrpc-timeout: soon"), "200 "),
+        (&server.grpc, format!("{web}\r\n{large_header}"), "200 "),
         // Refused by the length that its frame names.
-        (format!("content-type: {WEB}"), "200 "),
+        (&server.grpc, web, "200 "),
+        (&server.http, format!("PUT /v1/kv/a HTTP/1.1\r\n{large_header}"), "431 "),
+        (&server.http, "PUT /nowhere HTTP/1.1".into(), "404 "),
+        (&server.http, "POST /v1/kv/a HTTP/1.1".into(), "405 "),
+        (&server.http, "PUT /v1/kv/a?tll=60s HTTP/1.1".into(), "400 "),
+        (&server.http, "PUT /v1/kv/a HTTP/1.1\r\ncontent-encoding: gzip".into(), "415 "),
+        (&server.http, "GET /v1/kv/a HTTP/1.1".into(), "404 "),
+        // Refused by its length.
+        (&server.http, "PUT /v1/kv/a HTTP/1.1".into(), "413 "),
     ];
-    for (headers, status) in rows {
-        let mut stream = TcpStream::connect(&server.grpc).await.unwrap();
-        let (piece, pieces) = (vec![b'x'; 256 << 10], 32);
+    for (address, asked, status) in rows {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let (piece, pieces) = (vec![b'x'; 512 << 10], 16);
         let length = piece.len() * pieces;
-        let head = format!("POST {PUT} HTTP/1.1\r\nhost: x\r\n{headers}\r\ncontent-length: {length}\r\n\r\n");
+        let head = format!("{asked}\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         for sent in 0..pieces {
-            stream.write_all(&piece).await.unwrap_or_else(|error| panic!("{headers}: {error} after {sent} pieces"));
+            stream.write_all(&piece).await.unwrap_or_else(|error| panic!("{asked}: {error} after {sent} pieces"));
             // Slow, as seen by a server that could have ended the connection by now.
             assert_eq!(send(&client, "GET", &server.url("/v1/kv/absent"), &[], b"").await.status, 404);
         }
         let (head, _) = read_answer(&mut stream).await;
-        assert!(head.starts_with(&format!("http/1.1 {status}")), "{headers}: {head}");
-        let again = format!("GET {PUT} HTTP/1.1\r\nhost: x\r\n\r\n");
-        stream.write_all(again.as_bytes()).await.unwrap();
-        assert!(read_answer(&mut stream).await.0.starts_with("http/1.1 415 "), "{headers}");
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{asked}: {head}");
+        stream.write_all(b"GET /v1/kv/ HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let (head, _) = read_answer(&mut stream).await;
+        assert!(head.starts_with("http/1.1 4"), "{asked}: {head}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_before_sending_a_body_is_refused_without_it() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let rows = [
+        (&server.http, "PUT /v1/kv/a HTTP/1.1", "413 "),
+        (&server.http, "PUT /v1/kv/a?tll=60s HTTP/1.1", "400 "),
+        (&server.grpc, "PUT /v1/kv/a HTTP/1.1", "415 "),
+    ];
+    for (address, asked, status) in rows {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("{asked}\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 8000000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (head, _) = read_answer(&mut stream).await;
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{asked}: {head}");
     }
 }
 

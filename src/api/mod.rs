@@ -4,4 +4,5 @@ pub mod cors;
 pub mod grpc;
 pub mod ops;
 pub mod rest;
+mod rest_of_body;
 pub mod spanned;

@@ -8,7 +8,6 @@ mod health;
 mod method;
 mod outermost;
 mod refusal;
-mod rest_of_body;
 mod sharing;
 mod status;
 

@@ -26,11 +26,14 @@ use super::{
     dialect::{Dialect, plain_refusal},
     method::Method,
     refusal::{DETAILS, explain},
-    rest_of_body::{Lent, lend},
     status::{reason_of, to_status},
 };
 use crate::{
-    api::{cors::Sharing, spanned::Spanned},
+    api::{
+        cors::Sharing,
+        rest_of_body::{Lent, lend},
+        spanned::Spanned,
+    },
     error::{Error, Reason},
     limits::Limits,
     metrics::Protocol,
@@ -91,10 +94,7 @@ impl Door {
             Err(error) => Either::Right(ready(plain_refusal(closing.count(error)))),
         };
         let patience = self.service.limits().body_timeout;
-        let drained = answered.then(move |response| match lender.left() {
-            None => Either::Left(ready(response)),
-            Some(rest) => Either::Right(Box::pin(rest.drain(patience).map(|()| response))),
-        });
+        let drained = answered.then(move |response| lender.before(response, patience));
         drained.map(move |mut response| {
             let refusal = Status::from_header_map(response.headers());
             let code = refusal.as_ref().map_or(Code::Ok, Status::code);

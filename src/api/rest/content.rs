@@ -4,13 +4,13 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use http_body_util::BodyExt as _;
 
 use crate::{
     error::{Error, Reason, Result},
-    limits::{DRAINED_BODY_BYTES_MAX, Limits},
+    limits::Limits,
     service::Share,
 };
 
@@ -48,9 +48,7 @@ impl<'limits> Bound<'limits> {
 
 /// Reads a body: bounded in size, before and while it arrives, and in time. `share` is to live until the answer.
 pub async fn read(headers: &HeaderMap, body: Body, bound: Bound<'_>, share: &Share) -> Result<Bytes> {
-    let known_too_large = content_length(headers).is_some_and(|length| length > bound.bytes as u64);
-    if known_too_large && headers.contains_key(EXPECT) {
-        // The client asked first and has sent nothing yet.
+    if content_length(headers).is_some_and(|length| length > bound.bytes as u64) {
         return Err(bound.passed());
     }
     let timeout = bound.limits.body_timeout;
@@ -75,13 +73,7 @@ async fn collect(mut body: Body, bound: Bound<'_>, share: &Share) -> Result<Byte
         let Ok(data) = frame.into_data() else { continue };
         read_bytes += data.len();
         if read_bytes > bound.bytes {
-            // Read on a while without keeping anything: most clients look for the answer only once they have sent it
-            // all, and a connection closed under them would lose it.
-            (first, all) = (Bytes::new(), BytesMut::new());
-            if read_bytes > DRAINED_BODY_BYTES_MAX {
-                return Err(bound.passed());
-            }
-            continue;
+            return Err(bound.passed());
         }
         share.grow(data.len())?;
         if first.is_empty() && all.is_empty() {
@@ -93,9 +85,6 @@ async fn collect(mut body: Body, bound: Bound<'_>, share: &Share) -> Result<Byte
             }
             all.extend_from_slice(&data);
         }
-    }
-    if read_bytes > bound.bytes {
-        return Err(bound.passed());
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }

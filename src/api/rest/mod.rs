@@ -44,7 +44,11 @@ pub use self::{
     watch::{WatchJson, kind_text},
 };
 use crate::{
-    api::{cors::Sharing, spanned::Spanned},
+    api::{
+        cors::Sharing,
+        rest_of_body::{Lent, lend},
+        spanned::Spanned,
+    },
     config::Cors,
     error::{Error, Reason},
     metrics::Protocol,
@@ -110,10 +114,13 @@ impl Door {
 
     fn respond(&self, request: Request<Incoming>, started: Instant) -> impl Future<Output = Response> + Send + use<> {
         let asked = timing_asked(request.headers().get(KV_TIMING).map(HeaderValue::as_bytes));
-        let response = match self.check_header_bytes(&request) {
+        let (request, lender) = lend(request);
+        let answered = match self.check_header_bytes(&request) {
             Err(error) => Either::Left(ready(problem::to_response(&self.refuse(&request, error)))),
             Ok(()) => Either::Right(compression::around(self.routes.clone(), request.map(Body::new))),
         };
+        let patience = self.service.limits().body_timeout;
+        let response = answered.then(move |response| lender.before(response, patience));
         response.map(move |mut response| {
             if asked && let Ok(timing) = HeaderValue::try_from(Timing::so_far(started).to_string()) {
                 response.headers_mut().insert(SERVER_TIMING, timing);
@@ -123,7 +130,7 @@ impl Door {
     }
 
     /// Counts what is refused before its route sees it.
-    fn refuse(&self, request: &Request<Incoming>, error: Error) -> Error {
+    fn refuse(&self, request: &Request<Lent>, error: Error) -> Error {
         let operation = Route::of(request.uri().path()).and_then(|route| (route.operation)(request.method()));
         match operation {
             Some(operation) => self.service.refuse(Protocol::Http, operation, error),
@@ -131,7 +138,7 @@ impl Door {
         }
     }
 
-    fn check_header_bytes(&self, request: &Request<Incoming>) -> Result<(), Error> {
+    fn check_header_bytes(&self, request: &Request<Lent>) -> Result<(), Error> {
         let limit = self.service.limits().header_bytes;
         let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
         let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
