@@ -194,7 +194,8 @@ mod tests {
     fn a_full_store_is_left_alone() {
         let mut random = SmallRng::seed_from_u64(6);
         let (store, mut model) = (Store::new(), Model::new());
-        while model.len() < 50_000 {
+        // Enough for six pages in each shard: of three or four, one that was just begun is a quarter, and is moved.
+        while model.len() < 100_000 {
             put(&store, &mut model, &mut random);
         }
         assert_eq!(store.evacuate(|_| {}), 0);
