@@ -10,6 +10,7 @@ use super::{
     judge::Effect,
 };
 use crate::{
+    config::SyncMode,
     error::Reason,
     limits::{EVICT_KEYS_MAX, Eviction},
     pb::storage::{Evict, ExpiredKey, log_record::Command},
@@ -49,7 +50,9 @@ async fn run(core: &Core, expiring_only: bool, stop: &Stop) {
         found_nothing = false;
         let keys = picked.entries.into_iter().map(|(key, revision)| ExpiredKey { key, revision }).collect();
         // Waiting for the answer keeps the same entries from being proposed twice.
-        match core.propose_internal(Command::Evict(Evict { keys })).await {
+        // No read may show an absence that a crash could undo, unless all writes are weak.
+        let fsynced = core.sync == SyncMode::Always;
+        match core.propose_internal(Command::Evict(Evict { keys }), fsynced).await {
             Ok(Applied { effect: Effect::Range { deleted, .. }, .. }) => core.shared.metrics.evicted(deleted),
             Ok(_) => {}
             Err(error) if error.reason == Reason::WalFailed || error.reason == Reason::Draining => return,

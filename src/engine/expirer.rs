@@ -36,7 +36,8 @@ async fn run(core: &Core, stop: &Stop) {
         let count = due.len() as u64;
         let keys = due.into_iter().map(|(key, revision)| ExpiredKey { key, revision }).collect();
         // Waiting for the answer keeps the same entries from being proposed twice.
-        match core.propose_internal(Command::Expire(Expire { keys })).await {
+        // Reads see the absence by the clock already: nothing that a crash undoes.
+        match core.propose_internal(Command::Expire(Expire { keys }), false).await {
             Ok(_) => core.shared.metrics.expired(count),
             Err(error) if error.reason == Reason::WalFailed || error.reason == Reason::Draining => return,
             // Overloaded or out of disk: the entries are invisible already, so there is time to try again.

@@ -570,9 +570,9 @@ impl Core {
         Ok(pending)
     }
 
-    /// Proposes a command of the engine's own. Nobody waits for its sync.
-    async fn propose_internal(&self, command: Command) -> Result<Applied> {
-        let answer = self.enqueue(command, String::new(), false)?.await?;
+    /// Proposes a command of the engine's own, to be synced before it is applied or not.
+    async fn propose_internal(&self, command: Command, fsynced: bool) -> Result<Applied> {
+        let answer = self.enqueue(command, String::new(), fsynced)?.await?;
         Ok(answer.applied)
     }
 }
