@@ -36,6 +36,8 @@ pub enum Operation {
     Remove,
     /// A folder is synced.
     SyncDirectory,
+    /// Bytes are read. Nothing stops there, it can only fail: it is not counted.
+    Read,
 }
 
 /// What survives a crash of what was not synced.
@@ -264,11 +266,14 @@ impl Disk {
             return Err(crashed());
         }
         self.operations += 1;
-        if let Some(error) = self.fault.as_mut().and_then(|fault| fault(operation, path)) {
-            return Err(error);
-        }
+        self.ask(operation, path)?;
         self.crashed = self.crash_at == Some(self.operations);
         Ok(self.crashed)
+    }
+
+    /// `Err` if this is to fail.
+    fn ask(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        self.fault.as_mut().and_then(|fault| fault(operation, path)).map_or(Ok(()), Err)
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -405,10 +410,12 @@ impl fmt::Debug for SimulatedFile {
 
 impl File for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let disk = self.disk.lock();
+        let mut disk = self.disk.lock();
         if disk.crashed {
             return Err(crashed());
         }
+        let path = disk.path_of(self.id);
+        disk.ask(Operation::Read, &path)?;
         let current = disk.files.get(&self.id).map_or(&[][..], |contents| &contents.current);
         let from = current.get(offset as usize..).unwrap_or_default();
         let read = from.len().min(buffer.len());
@@ -455,5 +462,60 @@ impl File for SimulatedFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.disk.lock().files.get(&self.id).map_or(0, |contents| contents.current.len()) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(disk: &SimulatedFileSystem, path: &Path) -> Arc<dyn File> {
+        let file = disk.create(path).unwrap();
+        file.write_all_at(b"whole", 0).unwrap();
+        file
+    }
+
+    fn found(disk: &SimulatedFileSystem, survives: Survives, name: &str) -> Option<Vec<u8>> {
+        let restarted = disk.after_crash(survives, 7);
+        let file = restarted.open(&Path::new("folder").join(name)).ok()?;
+        Some(super::super::file_system::read_whole(&*file).unwrap())
+    }
+
+    #[test]
+    fn a_file_that_is_renamed_before_its_sync_may_be_found_empty() {
+        let disk = SimulatedFileSystem::default();
+        written(&disk, Path::new("folder/a.tmp"));
+        disk.rename(Path::new("folder/a.tmp"), Path::new("folder/a")).unwrap();
+        disk.sync_directory(Path::new("folder")).unwrap();
+        assert_eq!(found(&disk, Survives::Nothing, "a"), Some(Vec::new()), "as XFS does");
+        assert_eq!(found(&disk, Survives::Everything, "a"), Some(b"whole".to_vec()), "as ext4 does");
+    }
+
+    #[test]
+    fn a_name_may_be_lost_and_the_old_one_be_back_until_the_folder_is_synced() {
+        let disk = SimulatedFileSystem::default();
+        written(&disk, Path::new("folder/a.tmp")).sync_data().unwrap();
+        assert_eq!(found(&disk, Survives::Nothing, "a.tmp"), None, "a synced file without a name");
+        disk.sync_directory(Path::new("folder")).unwrap();
+        disk.rename(Path::new("folder/a.tmp"), Path::new("folder/a")).unwrap();
+        let after = |survives| (found(&disk, survives, "a.tmp"), found(&disk, survives, "a"));
+        assert_eq!(after(Survives::Nothing), (Some(b"whole".to_vec()), None));
+        assert_eq!(after(Survives::Everything), (None, Some(b"whole".to_vec())));
+        disk.sync_directory(Path::new("elsewhere")).unwrap();
+        assert_eq!(found(&disk, Survives::Nothing, "a"), None, "another folder's sync is no help");
+        disk.sync_directory(Path::new("folder")).unwrap();
+        assert_eq!(after(Survives::Nothing), (None, Some(b"whole".to_vec())));
+    }
+
+    #[test]
+    fn a_sync_that_failed_once_never_makes_the_data_of_before_durable() {
+        let disk = SimulatedFileSystem::default();
+        let file = written(&disk, Path::new("folder/a"));
+        disk.sync_directory(Path::new("folder")).unwrap();
+        disk.inject(|operation, _| (operation == Operation::Sync).then(|| io::Error::from_raw_os_error(5)));
+        assert!(file.sync_data().is_err());
+        disk.heal();
+        file.sync_data().unwrap();
+        assert_eq!(found(&disk, Survives::Nothing, "a"), Some(Vec::new()));
     }
 }
