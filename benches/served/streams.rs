@@ -1,21 +1,6 @@
-//! Scans, watchers and range deletes beside ordinary requests, over gRPC on loopback: figures, not assertions.
-//!
-//!     cargo bench --bench streams -- [KEYS]
-//!
-//! Starts a server of its own in a temporary directory (`TANDEM_BENCH_DIRECTORY` says where), fills it with KEYS keys of
-//! 32 bytes with values of 256, and prints one line a figure. Compare figures of one run only.
-#![allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::print_stderr
-)]
+//! Scans, watchers and range deletes beside ordinary requests.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,107 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use tandem::pb::{self, key_range::Kind, kv_service_client::KvServiceClient};
-use tonic::transport::{Channel, Endpoint};
+use tandem::pb::{self, key_range::Kind};
 
-type Store = KvServiceClient<Channel>;
+use crate::server::{Server, fill, median, name, put, quantile};
 
 /// How long each load runs.
 const ROUND: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 3;
-
-struct Server {
-    child: Child,
-    grpc: String,
-    ops: String,
-    _data: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let parent = std::env::var_os("TANDEM_BENCH_DIRECTORY").unwrap_or_else(|| ".".into());
-        let data = tempfile::Builder::new().prefix("bench.").tempdir_in(parent).unwrap();
-        let free = "127.0.0.1:0";
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tandem"))
-            .args(["--http-address", free, "--grpc-address", free, "--ops-address", free, "--data-dir"])
-            .arg(data.path().join("data"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let banner = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
-        let address = |name: &str| {
-            let rest = banner.split(name).nth(1).unwrap().trim_start_matches("http://");
-            rest.split([',', ' ']).next().unwrap().to_owned()
-        };
-        Self { grpc: address("gRPC "), ops: address("ops "), child, _data: data }
-    }
-
-    async fn connect(&self) -> Store {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).unwrap();
-        KvServiceClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(16 << 20)
-    }
-
-    /// Upper bounds and cumulative counts of a histogram.
-    fn histogram(&self, name: &str) -> Vec<(f64, u64)> {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&self.ops).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        let prefix = format!("{name}_bucket{{le=\"");
-        let buckets = text.lines().filter_map(|line| line.strip_prefix(&prefix));
-        let bucket = |line: &str| {
-            let (bound, count) = line.split_once("\"} ")?;
-            Some((bound.parse().unwrap_or(f64::INFINITY), count.parse().ok()?))
-        };
-        buckets.filter_map(bucket).collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn name(number: u64) -> Bytes {
-    // Scattered, so that neither loading nor reading follows the order.
-    format!("{:08x}/{number:023}", number.wrapping_mul(2_654_435_761) as u32).into()
-}
-
-fn put(key: Bytes) -> pb::PutRequest {
-    pb::PutRequest { key, value: Bytes::from_static(&[b'x'; 256]), ..Default::default() }
-}
-
-async fn fill(server: &Server, prefix: &'static str, keys: u64) {
-    let started = Instant::now();
-    let next = Arc::new(AtomicU64::new(0));
-    let mut workers = Vec::new();
-    for _ in 0..4 {
-        let (mut store, next) = (server.connect().await, Arc::clone(&next));
-        workers.push(tokio::spawn(async move {
-            loop {
-                let first = next.fetch_add(1_000, Ordering::Relaxed);
-                if first >= keys {
-                    return;
-                }
-                let key = |number| Bytes::from([prefix.as_bytes(), &name(number)].concat());
-                let op = |number| pb::WriteOp { op: Some(pb::write_op::Op::Put(put(key(number)))) };
-                let options =
-                    Some(pb::WriteOptions { durability: pb::Durability::Written.into(), ..Default::default() });
-                let writes = (first..keys.min(first + 1_000)).map(op).collect();
-                store.batch_write(pb::BatchWriteRequest { writes, options }).await.unwrap();
-            }
-        }));
-    }
-    for worker in workers {
-        worker.await.unwrap();
-    }
-    println!("filled {keys} keys: {:.0} keys/s", keys as f64 / started.elapsed().as_secs_f64());
-}
 
 /// Latencies of Gets by one caller at a time on each of two connections.
 async fn gets(server: &Server, keys: u64) -> Vec<Duration> {
@@ -149,15 +40,6 @@ async fn gets(server: &Server, keys: u64) -> Vec<Duration> {
     }
     times.sort_unstable();
     times
-}
-
-fn quantile(times: &[Duration], quantile: f64) -> f64 {
-    times[((times.len() - 1) as f64 * quantile) as usize].as_secs_f64() * 1e6
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 async fn scan_beside_gets(server: &Server, keys: u64) {
@@ -320,15 +202,11 @@ async fn delete_range(server: &Server, keys: u64) {
     }
 }
 
-fn main() {
-    let keys = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000_u64);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let server = Server::start();
-        watch(&server).await;
-        fill(&server, "", keys).await;
-        scan_alone(&server).await;
-        scan_beside_gets(&server, keys).await;
-        delete_range(&server, keys.min(1_000_000)).await;
-    });
+pub async fn run(keys: u64) {
+    let server = Server::start(&[]);
+    watch(&server).await;
+    fill(&server, "", keys).await;
+    scan_alone(&server).await;
+    scan_beside_gets(&server, keys).await;
+    delete_range(&server, keys.min(1_000_000)).await;
 }
