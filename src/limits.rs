@@ -127,6 +127,9 @@ pub const DISK_RESERVE_PERCENT: u64 = 5;
 /// … and how much that is at most.
 pub const DISK_RESERVE_BYTES_MAX: u64 = 1024 * MIB as u64;
 
+/// Connections too many that are told so at one time; those beyond it are closed without a word.
+pub const REFUSALS_MAX: usize = 64;
+
 /// Bytes of headers that the HTTP parsers accept; what lies between this and [`Limits::header_bytes`] gets a
 /// well-formed HEADER_TOO_LARGE, what lies beyond gets the parser's own bare 431.
 pub const HEADER_PARSER_BYTES: usize = 64 * KIB;

@@ -269,9 +269,13 @@ async fn a_connection_too_many_is_told_so() {
         held.push(stream);
     }
     let mut stream = TcpStream::connect(&server.http).await.unwrap();
+    // Also to one who does not wait to be heard.
+    stream.write_all(&[b'x'; 300_000]).await.unwrap();
+    stream.shutdown().await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 429") && answer.contains("OVERLOADED"), "{answer}");
+    assert!(answer.contains("\r\nkv-trace-id: "), "{answer}");
     drop(held);
     eventually("a place is free again", async || {
         let mut stream = TcpStream::connect(&server.http).await.ok()?;

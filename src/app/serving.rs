@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::cores::{Seat, Spreader};
 use crate::{
-    limits::{HEADER_PARSER_BYTES, Limits},
+    limits::{HEADER_PARSER_BYTES, Limits, REFUSALS_MAX},
     metrics::{Door, Metrics, Turned},
     service::Service,
 };
@@ -47,12 +47,6 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// A refused connection is told why, and given this long to take it.
 const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What is said to a connection too many, over HTTP/1.
-const TOO_MANY: &str = "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\nkv-reason: OVERLOADED\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 174\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,\"reason\":\"OVERLOADED\",\
-    \"detail\":\"the listener has as many connections as it may: close some, or retry later\"}\n\n\n";
 
 /// Ends connections: first kindly, then for good.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +64,7 @@ pub struct Ending {
 pub struct Listening {
     limits: Arc<Limits>,
     permits: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     ending: Ending,
     metrics: Metrics,
     door: Door,
@@ -82,6 +77,7 @@ impl Listening {
         Self {
             limits: Arc::new(limits.clone()),
             permits: Arc::new(Semaphore::new(limits.connections)),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             ending: ending.clone(),
             metrics: service.metrics().clone(),
             door,
@@ -114,8 +110,12 @@ impl Listening {
             let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
                 self.metrics.turned_away(self.door, Turned::Limit);
                 // Where HTTP/1 is spoken it can be told why.
-                if self.door != Door::Grpc {
-                    self.ending.tasks.spawn(refuse(stream));
+                let telling = Arc::clone(&self.refusals).try_acquire_owned();
+                if let (true, Ok(telling)) = (self.door != Door::Grpc, telling) {
+                    self.ending.tasks.spawn(async move {
+                        refuse(stream).await;
+                        drop(telling);
+                    });
                 }
                 continue;
             };
@@ -255,10 +255,27 @@ fn prepare((stream, _): (TcpStream, SocketAddr)) -> io::Result<std::net::TcpStre
 async fn refuse(stream: std::net::TcpStream) {
     let Ok(mut stream) = TcpStream::from_std(stream) else { return };
     let said = async {
-        stream.write_all(TOO_MANY.as_bytes()).await?;
-        stream.shutdown().await
+        stream.write_all(too_many(rand::random()).as_bytes()).await?;
+        stream.shutdown().await?;
+        // What is sent meanwhile is taken: a connection closed over unread bytes is reset, and its peer hears nothing.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
     let _ = tokio::time::timeout(REFUSAL_PATIENCE, said).await;
+}
+
+/// What is said to a connection too many, over HTTP/1.
+fn too_many(trace_id: u128) -> String {
+    let body = format!(
+        "{{\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,\"reason\":\"OVERLOADED\",\
+         \"detail\":\"the listener has as many connections as it may: close some, or retry later\",\
+         \"trace_id\":\"{trace_id:032x}\"}}"
+    );
+    format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/problem+json\r\ncache-control: no-store\r\n\
+         kv-reason: OVERLOADED\r\nkv-trace-id: {trace_id:032x}\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 #[cfg(test)]
@@ -267,8 +284,11 @@ mod tests {
 
     #[test]
     fn the_refusal_of_a_connection_is_well_formed() {
-        let (head, body) = TOO_MANY.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap()["reason"], "OVERLOADED");
+        let text = too_many(7);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&body["reason"], &body["trace_id"]), (&"OVERLOADED".into(), &format!("{:032x}", 7).into()));
+        assert!(head.contains("kv-trace-id: 00000000000000000000000000000007\r\n"), "{head}");
     }
 }
