@@ -31,6 +31,8 @@ fn keys_and_values_are_bytes() {
     assert_eq!(store.run(&["get", "empty"]).done().out, b"");
     store.run(&["put", "--", "--key", "--value"]).done();
     assert_eq!(store.run(&["get", "--", "--key"]).done().out, b"--value");
+    store.run(&["put", "temperature", "-5"]).done();
+    assert_eq!(store.run(&["get", "temperature"]).done().out, b"-5");
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub struct Put {
     #[arg(value_parser = bytes())]
     key: Bytes,
     /// The value; - reads it from standard input.
-    #[arg(value_parser = bytes())]
+    #[arg(value_parser = bytes(), allow_negative_numbers = true)]
     value: Bytes,
     #[command(flatten)]
     expiry: ExpiryFlags,
