@@ -90,6 +90,12 @@ impl Error {
         self
     }
 
+    /// Names the operation at fault, among several, by its number from 0.
+    pub fn at_operation(mut self, number: usize) -> Self {
+        self.message = format!("operation {number}: {}", self.message).into();
+        self.with(|details| details.operation_index = Some(number as u64))
+    }
+
     /// Says whether the write happened, unless that was said closer to the fact.
     pub fn with_outcome(self, outcome: Outcome) -> Self {
         self.with(|details| details.outcome = details.outcome.or(Some(outcome)))

@@ -378,7 +378,8 @@ impl KeySpan {
                 Ok(Self { start: span.start.clone(), end, prefix_bytes: 0 })
             }
             Kind::Key(key) if key.is_empty() => {
-                Err(Error::new(Reason::KeyEmpty, "the key is empty: a key has at least one byte"))
+                Err(Error::new(Reason::KeyEmpty, "the key is empty: a key has at least one byte")
+                    .with(|details| details.field = Some("range.key".into())))
             }
             Kind::Key(key) => {
                 let end = [&key[..], &[0]].concat().into();

@@ -121,7 +121,7 @@ impl Service {
                 Some(txn_op::Op::Write(write)) => {
                     let Some(write) = KeyWrite::of_op(write) else { continue };
                     let judged = engine.judge_entry(write, entry.as_ref());
-                    let change = judged.map_err(|refusal| at_operation(refusal.to_error(), number))?;
+                    let change = judged.map_err(|refusal| refusal.to_error().at_operation(number))?;
                     changes.push(Some(change));
                     seen.push(entry.filter(|_| write.return_previous()));
                 }
@@ -146,17 +146,17 @@ impl Service {
                 }
                 checks::conditions(&guard.conditions, self.limits())
             });
-            checked.map_err(|error| at_operation(error, number))?;
+            checked.map_err(|error| at_guard(error, number))?;
         }
         for (name, branch) in [("then", &request.then), ("otherwise", &request.otherwise)] {
             check_count(name, branch.len(), TXN_OPERATIONS_MAX)?;
             for (number, op) in branch.iter().enumerate() {
                 match &op.op {
                     Some(txn_op::Op::Get(get)) => {
-                        checks::key(&get.key, self.limits()).map_err(|error| at_operation(error, number))?;
+                        checks::key(&get.key, self.limits()).map_err(|error| error.at_operation(number))?;
                     }
                     Some(txn_op::Op::Write(_)) => {}
-                    None => return Err(at_operation(empty_operation(), number)),
+                    None => return Err(empty_operation().at_operation(number)),
                 }
             }
             let writes = branch.iter().map(|op| match &op.op {
@@ -173,16 +173,16 @@ impl Service {
         let mut keys = HashSet::new();
         for (number, op) in writes.enumerate() {
             let Some(op) = op else { continue };
-            let write = KeyWrite::of_op(op).ok_or_else(|| at_operation(empty_operation(), number))?;
-            self.check_key_write(write, now_ms).map_err(|error| at_operation(error, number))?;
+            let write = KeyWrite::of_op(op).ok_or_else(|| empty_operation().at_operation(number))?;
+            self.check_key_write(write, now_ms).map_err(|error| error.at_operation(number))?;
             if has_options(op) {
                 let error =
                     Error::invalid_field("options", "options are set for the whole request, not for an operation");
-                return Err(at_operation(error, number));
+                return Err(error.at_operation(number));
             }
             if !keys.insert(write.key()) {
                 let error = Error::invalid_field("key", "a record writes a key once: this key is written twice");
-                return Err(at_operation(error, number));
+                return Err(error.at_operation(number));
             }
         }
         Ok(())
@@ -204,8 +204,10 @@ fn empty_operation() -> Error {
     Error::invalid_field("op", "an operation is empty: set what it does")
 }
 
-fn at_operation(error: Error, number: usize) -> Error {
-    error.with(|details| details.operation_index = Some(number as u64))
+/// Names the guard at fault. It is no operation, and has no number among them.
+fn at_guard(mut error: Error, number: usize) -> Error {
+    error.message = format!("guard {number}: {}", error.message).into();
+    error
 }
 
 fn has_options(op: &pb::WriteOp) -> bool {
@@ -347,7 +349,7 @@ fn result_of(done: Committed) -> (pb::WriteResult, Applied) {
 fn refused(effect: Effect, replayed: bool) -> Error {
     let error = match effect {
         Effect::One(Err(refusal)) => refusal.to_error(),
-        Effect::Txn { result: Err((number, refusal)), .. } => at_operation(refusal.to_error(), number),
+        Effect::Txn { result: Err((number, refusal)), .. } => refusal.to_error().at_operation(number),
         // The window compares fingerprints: the answer of another kind of command never comes here.
         Effect::One(Ok(_)) | Effect::Batch(_) | Effect::Txn { .. } | Effect::Range { .. } => {
             Error::internal("an answer of another kind")

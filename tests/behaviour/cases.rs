@@ -189,6 +189,12 @@ async fn touches_change_expiry_alone(door: &Door) {
         door.touch(pb::TouchRequest { return_previous: true, ..touch("f", Expires::Never(true)) }).await.unwrap();
     assert_eq!(&previous.previous.unwrap().value[..], b"1");
     assert!(door.get(b"f").await.unwrap().entry.unwrap().expire_time.is_none());
+    door.touch(touch("f", ttl_ms(60_000))).await.unwrap();
+    let before = door.get(b"f").await.unwrap().entry.unwrap();
+    let kept = door.touch(touch("f", Expires::Keep(true))).await.unwrap();
+    let after = door.get(b"f").await.unwrap().entry.unwrap();
+    assert_eq!((after.expire_time, after.version), (before.expire_time, 1));
+    assert!(after.revision == revision(&kept.result) && after.revision > before.revision, "a new revision alone");
 }
 
 async fn expiries_are_kept_replaced_and_dropped(door: &Door) {

@@ -93,12 +93,28 @@ fn a_transaction_takes_and_gives_the_json_of_the_rest_door() {
 #[test]
 fn a_transaction_that_cannot_be_read_is_refused_with_its_place() {
     let store = Store::start();
-    for (body, reason) in [
-        ("{", "MALFORMED"),
-        (r#"{"than":[]}"#, "INVALID_FIELD"),
-        (r#"{"then":[{"put":{"key":"a"}}]}"#, "INVALID_FIELD"),
+    for (body, said) in [
+        ("{", "MALFORMED: the body is not JSON, line 1 column 1"),
+        (
+            r#"{"than":[]}"#,
+            "INVALID_FIELD: unknown field `than`, expected one of `guards`, `then`, `otherwise`, line 1",
+        ),
+        (r#"{"then":[{"put":{"key":"a","value":{"secret":1}}}]}"#, "INVALID_FIELD: expected a string, line 1"),
+        (r#"{"then":[{}]}"#, "INVALID_FIELD: an object of exactly one field is expected, line 1"),
+        (r#"{"then":[{"get":{"key":"a"}},{"put":{"key":"a"}}]}"#, "INVALID_FIELD: operation 1: send exactly one of"),
     ] {
         let ran = store.run_with_input(&["txn"], body.as_bytes()).ends(2);
-        assert!(ran.err.starts_with(&format!("tandem: {reason}: ")), "{body}: {ran:?}");
+        assert!(ran.err.starts_with(&format!("tandem: {said}")), "{body}: {ran:?}");
     }
+}
+
+#[test]
+fn a_transaction_that_is_aborted_names_the_operation() {
+    let store = Store::start();
+    let body = br#"{"then":[{"get":{"key":"a"}},{"delete":{"key":"absent"}}]}"#;
+    let ran = store.run_with_input(&["txn"], body).ends(1);
+    assert!(ran.err.starts_with("tandem: KEY_NOT_FOUND: operation 1: "), "{ran:?}");
+    let guard = br#"{"guards":[{"key":"a","conditions":[{"version":1}]},{"key":"b"}]}"#;
+    let ran = store.run_with_input(&["txn"], guard).ends(2);
+    assert!(ran.err.starts_with("tandem: INVALID_FIELD: guard 1: "), "{ran:?}");
 }

@@ -59,6 +59,7 @@ fn keys() -> Vec<Case> {
         case("touch", "/v1/kv/greeting?ttl=2h", 422).with("idempotency-key", "touched"),
         case("touch", "/v1/kv/greeting?ttl=1h&return_previous", 200).with("idempotency-key", "touched-previous"),
         case("touch", "/v1/kv/greeting?ttl=1h&return_previous", 200).with("idempotency-key", "touched-previous"),
+        case("touch", "/v1/kv/greeting?keep_ttl", 204),
         case("touch", "/v1/kv/greeting", 400),
         case("touch", "/v1/kv/absent?ttl=1h", 404).with("idempotency-key", "untouched"),
         case("touch", "/v1/kv/absent?ttl=1h", 404).with("idempotency-key", "untouched"),
@@ -99,11 +100,13 @@ fn batches() -> Vec<Case> {
     vec![
         case("batchGet", "/v1/kv:batchGet", 200).body(r#"{"keys":["greeting","absent"]}"#),
         case("batchGet", "/v1/kv:batchGet", 400).body("{}"),
+        case("batchGet", "/v1/kv:batchGet", 415).with("content-encoding", "gzip").body("{}"),
         case("batchGet", "/v1/kv:batchGet", 413).body(serde_json::json!({ "keys": keys }).to_string()),
         batch(r#"{"writes":[{"put":{"key":"batch","value":"1"}}]}"#, 200).with("idempotency-key", "batch"),
         batch(r#"{"writes":[{"put":{"key":"batch","value":"1"}}]}"#, 200).with("idempotency-key", "batch"),
         batch(r#"{"writes":[{"put":{"key":"batch","value":"2"}}]}"#, 422).with("idempotency-key", "batch"),
         batch("[]", 400),
+        batch("{}", 415).with("content-encoding", "gzip"),
         batch(&serde_json::json!({ "writes": writes }).to_string(), 413),
     ]
 }
@@ -117,6 +120,7 @@ fn transactions() -> Vec<Case> {
         vec![
             txn(r#"{"then":[{"put":{"key":"txn","value":"2"}}]}"#, 422).with("idempotency-key", "txn"),
             txn("{", 400),
+            txn("{}", 415).with("content-encoding", "gzip"),
             txn(&serde_json::json!({ "then": many }).to_string(), 413),
         ],
         twice(r#"{"then":[{"delete":{"key":"absent"}}]}"#, 404, "txn-absent"),

@@ -139,7 +139,7 @@ async fn described_parameters_are_taken_and_no_others() {
             let example = example.as_str().map_or(example.to_string(), str::to_owned);
             // What the operation cannot do without.
             let needed = match (operation.id.trim_end_matches("Head"), name) {
-                ("touch", name) if !["ttl", "expire_time"].contains(&name) => "&ttl=1h",
+                ("touch", name) if !["ttl", "expire_time", "keep_ttl"].contains(&name) => "&ttl=1h",
                 ("list" | "count" | "watch" | "deleteRange", name)
                     if !["prefix", "start", "end", "key", "all"].contains(&name) =>
                 {

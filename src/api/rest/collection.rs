@@ -11,7 +11,10 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE, LINK},
     request::Parts,
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use utoipa::ToSchema;
 
 use super::{
@@ -29,11 +32,14 @@ use super::{
     routes,
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Reason, Result},
     metrics::Operation,
     pb::{self, read_result::Kind},
     service::Service,
 };
+
+/// Of what serde says of a field that is unknown: its name is the client's, and may be long.
+const UNKNOWN_CHARACTERS_SHOWN: usize = 60;
 
 /// `GET /v1/kv:count?prefix=…`.
 pub async fn count(State(service): State<Service>, request: Request) -> Response {
@@ -210,7 +216,8 @@ pub(super) async fn list(service: &Service, parts: &Parts) -> Result<Response, F
     let page_token = match query.text("page_token")? {
         None => Bytes::new(),
         Some(text) => BASE64_URL_SAFE_NO_PAD.decode(text).map(Bytes::from).map_err(|_| {
-            Error::malformed("page_token", "`page_token` is not base64url: send it as the page before gave it")
+            Error::new(Reason::PageTokenInvalid, "no page gave this token: send it as the page before gave it")
+                .with(|details| details.field = Some("page_token".into()))
         })?,
     };
     let request = pb::ListRequest {
@@ -270,6 +277,7 @@ pub(super) async fn read_batch(service: &Service, request: Request) -> Result<Re
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query(), BatchGetQuery::KNOWN)?;
     let force_base64 = force_base64(&query)?;
+    content::expect_plain(&parts.headers)?;
     let share = service.body_share();
     let body = content::read(&parts.headers, body, Bound::request(service.limits()), &share).await?;
     let batch: BatchBody = from_json(&body)?;
@@ -306,19 +314,33 @@ pub(super) fn force_base64(query: &Query<'_>) -> Result<bool> {
 /// A body that is a JSON object, and nothing else.
 pub(super) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(json);
-    let body = object(&mut reader).map_err(bad_json)?;
-    reader.end().map_err(bad_json)?;
-    Ok(body)
+    let body = object(&mut reader).and_then(|body| reader.end().map(|()| body));
+    body.map_err(|error| bad_json(json, &error))
 }
 
-fn bad_json(error: serde_json::Error) -> Error {
-    // Where it is, not what: the text is the client's.
+fn bad_json(json: &[u8], error: &serde_json::Error) -> Error {
     let place = format!("line {} column {}", error.line(), error.column());
-    match error.classify() {
-        serde_json::error::Category::Data => {
-            Error::invalid_field("body", format!("the JSON has a field that is unknown or of another type, {place}"))
+    if error.is_data() {
+        return Error::invalid_field("body", format!("{}, {place}", wrong_shape(error)));
+    }
+    // Where one of several fields is to be there and none is, or two are, serde takes the JSON for broken.
+    if serde_json::from_slice::<IgnoredAny>(json).is_ok() {
+        return Error::invalid_field("body", format!("an object of exactly one field is expected, {place}"));
+    }
+    Error::malformed("body", format!("the body is not JSON, {place}"))
+}
+
+/// What serde says of JSON that is another than expected: names a field that is unknown, and never shows a value.
+fn wrong_shape(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(&*text, |(text, _)| text);
+    match text.rsplit_once(", expected ") {
+        Some((unknown, expected)) if unknown.starts_with("unknown ") => {
+            let unknown: String = unknown.chars().take(UNKNOWN_CHARACTERS_SHOWN).collect();
+            format!("{unknown}, expected {expected}")
         }
-        _ => Error::malformed("body", format!("the body is not JSON, {place}")),
+        Some((_, expected)) => format!("expected {expected}"),
+        None => text.chars().take(UNKNOWN_CHARACTERS_SHOWN).collect(),
     }
 }
 

@@ -83,6 +83,19 @@ pub fn of_write(headers: &HeaderMap, if_version: Option<u64>) -> Result<Vec<Cond
     Ok(conditions.into_iter().map(|kind| Condition { kind: Some(kind) }).collect())
 }
 
+/// Refuses conditions where they would be silently ignored: what they guard would happen all the same.
+pub fn expect_none(headers: &HeaderMap) -> Result<()> {
+    match [IF_MATCH, IF_NONE_MATCH].into_iter().find(|name| headers.contains_key(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let text = format!(
+                "`{name}` is about one key: with many, each write of a batch or transaction has its own conditions"
+            );
+            Err(Error::invalid_field(name.as_str().to_owned(), text))
+        }
+    }
+}
+
 /// The strong tag of a revision.
 pub fn strong_tag(revision: u64) -> Option<HeaderValue> {
     HeaderValue::from_str(&format!("\"{revision}\"")).ok()

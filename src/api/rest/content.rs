@@ -101,23 +101,32 @@ pub fn expect_none(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// The content type to store; empty: the default. A form's type is what `curl -d` sends by habit and says nothing.
-pub fn content_type(headers: &HeaderMap) -> Result<String> {
-    let encoded = headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity");
-    if encoded {
-        let text = "values are stored as they are: send the body without Content-Encoding";
+/// Refuses a body that would have to be unpacked first.
+pub fn expect_plain(headers: &HeaderMap) -> Result<()> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let text = "bodies are taken as they are: send this one without Content-Encoding";
         return Err(Error::new(Reason::MediaTypeUnsupported, text));
     }
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if essence(content_type).eq_ignore_ascii_case("multipart/form-data") {
+        let text = "a multipart form is not taken: send the raw bytes, as curl --data-binary does";
+        return Err(Error::new(Reason::MediaTypeUnsupported, text));
+    }
+    Ok(())
+}
+
+fn essence(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
+}
+
+/// The content type to store; empty: the default. A form's type is what `curl -d` sends by habit and says nothing.
+pub fn content_type(headers: &HeaderMap) -> Result<String> {
+    expect_plain(headers)?;
     let Some(value) = headers.get(CONTENT_TYPE) else { return Ok(String::new()) };
     let Ok(text) = value.to_str() else {
         return Err(Error::invalid_field("content_type", "a content type is visible ASCII, such as `text/plain`"));
     };
-    let essence = text.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("multipart/form-data") {
-        let text = "a multipart form is no value: send the raw bytes, as curl --data-binary does";
-        return Err(Error::new(Reason::MediaTypeUnsupported, text));
-    }
-    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+    if essence(text).eq_ignore_ascii_case("application/x-www-form-urlencoded") {
         return Ok(String::new());
     }
     Ok(text.to_owned())

@@ -43,7 +43,7 @@ pub fn key_of(raw: &str) -> Result<Bytes> {
         return Err(Error::invalid_field(
             "key",
             "a key with a segment `.` or `..` cannot be named by a path, since clients and proxies rewrite those: read it by \
-             POST /v1/kv:batchGet, write it over gRPC",
+             POST /v1/kv:batchGet, write it by POST /v1/kv:batchWrite",
         ));
     }
     Ok(Bytes::copy_from_slice(&key))

@@ -174,7 +174,10 @@ pub(super) async fn get(service: &Service, parts: &Parts) -> Result<Response, Fa
             if must_match.is_some_and(|tags| !tags.match_revision(revision)) {
                 let error =
                     Error::new(Reason::ConditionFailed, "If-Match does not hold: the entry has another revision");
-                problem::to_response(&error.with(|details| details.current_revision = Some(revision)))
+                problem::to_response(&error.with(|details| {
+                    details.current_revision = Some(revision);
+                    details.store_revision = Some(store_revision);
+                }))
             } else {
                 let not_modified = known.is_some_and(|known| known.match_revision(revision));
                 let head = parts.method == Method::HEAD;
@@ -282,7 +285,8 @@ pub(super) async fn put(service: &Service, parts: &Parts, body: Body) -> Result<
 
 /// Change when a key expires
 ///
-/// And nothing else: a new revision, the same version. One of `ttl` and `expire_time` is needed; `ttl=never` lets it stay.
+/// And nothing else: a new revision, the same version. One of `ttl`, `expire_time` and `keep_ttl` is needed; `ttl=never`
+/// lets it stay, `keep_ttl` changes the revision alone.
 #[utoipa::path(
     patch,
     path = "/v1/kv/{key}",
@@ -296,7 +300,7 @@ pub(super) async fn touch(service: &Service, parts: &Parts) -> Result<Response, 
     content::expect_none(&parts.headers)?;
     let expiry = query.expiry()?;
     if expiry.is_none() {
-        let text = "PATCH changes the expiry: send ttl=60s, ttl=never or expire_time=…";
+        let text = "PATCH changes the expiry: send ttl=60s, ttl=never, expire_time=… or keep_ttl";
         return Err(Error::invalid_field("ttl", text).into());
     }
     let request = pb::TouchRequest {

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     collection::{force_base64, from_json, to_json},
+    conditions,
     content::{self, Bound},
     handlers::{Failure, call, finish, options, show_write},
     openapi::{
@@ -23,7 +24,7 @@ use super::{
     routes,
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     limits::{BATCH_WRITES_MAX, TXN_OPERATIONS_MAX},
     metrics::Operation,
     pb::{self, txn_op},
@@ -138,7 +139,7 @@ pub(super) async fn write_batch(service: &Service, request: Request) -> Result<R
     let share = service.body_share();
     let (body, options, force_base64) = read_body::<BatchWriteBody>(service, request, &share).await?;
     let writes = body.writes.into_iter().enumerate();
-    let writes = writes.map(|(number, write)| write.into_pb().map_err(|error| at_operation(error, number)));
+    let writes = writes.map(|(number, write)| write.into_pb().map_err(|error| error.at_operation(number)));
     let request = pb::BatchWriteRequest { writes: writes.collect::<Result<_>>()?, options: Some(options) };
     let done = service.batch_write(&call(service), request).await.map_err(Failure::Service)?;
     let result = done.result.unwrap_or_default();
@@ -172,7 +173,7 @@ impl TxnBody {
     fn into_pb(self) -> Result<pb::TxnRequest> {
         let branch = |operations: Vec<OperationBody>| -> Result<Vec<pb::TxnOp>> {
             let operations = operations.into_iter().enumerate();
-            operations.map(|(number, op)| op.into_pb().map_err(|error| at_operation(error, number))).collect()
+            operations.map(|(number, op)| op.into_pb().map_err(|error| error.at_operation(number))).collect()
         };
         let guards = self.guards.into_iter().map(GuardBody::into_pb).collect::<Result<_>>()?;
         Ok(pb::TxnRequest { guards, then: branch(self.then)?, otherwise: branch(self.otherwise)?, options: None })
@@ -213,6 +214,8 @@ async fn read_body<T: DeserializeOwned>(
     let query = Query::parse(parts.uri.query(), BatchQuery::KNOWN)?;
     let options = options(&parts, &query)?;
     let force_base64 = force_base64(&query)?;
+    conditions::expect_none(&parts.headers)?;
+    content::expect_plain(&parts.headers)?;
     let body = content::read(&parts.headers, body, Bound::request(service.limits()), share).await?;
     Ok((from_json(&body)?, options, force_base64))
 }
@@ -222,10 +225,6 @@ fn json_answer(result: pb::WriteResult, json: &impl Serialize) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *response.body_mut() = to_json(json).into();
     response
-}
-
-fn at_operation(error: Error, number: usize) -> Error {
-    error.with(|details| details.operation_index = Some(number as u64))
 }
 
 /// Whether an operation, if it reads, asked for the value.

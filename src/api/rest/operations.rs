@@ -250,7 +250,7 @@ fn whole<'de, D: Deserializer<'de>, T: TryFrom<i128>>(deserializer: D) -> Result
 
 /// A signed 64-bit number: as a string, since JSON's numbers lose the last digits of large ones, or as a number.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a whole number is expected, as a number or as text")]
 #[schema(as = Integer)]
 pub enum IntegerBody {
     Number(Signed),

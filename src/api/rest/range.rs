@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     collection::{self, force_base64, to_json},
-    content,
+    conditions, content,
     handlers::{Failure, answer, call, finish, options, write_headers},
     openapi::answers::DeleteRangeAnswers,
     parameters::{DeleteRangeQuery, ScanQuery},
@@ -135,6 +135,7 @@ pub struct DeletedJson {
 pub(super) async fn delete(service: &Service, parts: &Parts) -> Result<Response, Failure> {
     let query = Query::parse(parts.uri.query(), DeleteRangeQuery::KNOWN)?;
     content::expect_none(&parts.headers)?;
+    conditions::expect_none(&parts.headers)?;
     let max_keys = query.number("max_keys")?;
     if max_keys == Some(0) {
         return Err(Error::invalid_field("max_keys", "`max_keys` is 1 at least: leave it out for no limit").into());

@@ -106,7 +106,9 @@ impl Import {
             };
             let (line, entry) = &entries[number];
             if !(expires_within(entry, CLOCKS_DIFFER_MS) && is_about_expiry(&status)) {
-                return Err(Failure::refused(format!("line {line}: {}", describe(&status))));
+                // The line is what people know it by.
+                let text = describe(&status).replacen(&format!(" operation {number}:"), "", 1);
+                return Err(Failure::refused(format!("line {line}: {text}")));
             }
             entries.remove(number);
             tally.expired += 1;

@@ -32,7 +32,7 @@ const ANY: &[Reason] = &[Malformed, InvalidField, Overloaded, HeaderTooLarge, In
 /// Every operation on data.
 const DATA: &[Reason] = &[Loading];
 const KEY: &[Reason] = &[KeyEmpty, KeyTooLong];
-const BODY: &[Reason] = &[BodyTimeout];
+const BODY: &[Reason] = &[BodyTimeout, MediaTypeUnsupported];
 const WRITE: &[Reason] = &[RequestIdReused, Draining, WalFailed, CommitUnknown, Deadline];
 /// A delete of a range has no id: it is repeatable by nature.
 const RANGE_WRITE: &[Reason] = &[Draining, WalFailed, CommitUnknown, Deadline];
@@ -61,7 +61,7 @@ answers! {
         .or(304, "The state is the one that `If-None-Match` names.", headers::OF_STATE, vec![])
         .0;
     /// Of a put.
-    PutAnswers: Answers::refusing(&[ANY, DATA, KEY, BODY, WRITE, GROWTH, CONDITIONS, &[ValueTooLarge, MediaTypeUnsupported]])
+    PutAnswers: Answers::refusing(&[ANY, DATA, KEY, BODY, WRITE, GROWTH, CONDITIONS, &[ValueTooLarge]])
         .or(200, "Replaced; with `return_previous` the value that was there.", headers::OF_REPLACEMENT, vec![raw()])
         .or(201, "Created.", headers::OF_WRITE, vec![])
         .0;
@@ -152,7 +152,7 @@ fn refusal(reasons: &[Reason], remembered: bool) -> Response {
     let mut response =
         response(&names.join(", "), headers::OF_REFUSAL).content("application/problem+json", content::<Problem<'_>>());
     let of_state = [ConditionFailed, KeyExists, KeyNotFound, NotAnInteger, IntegerOverflow];
-    let of_revision = [KeyNotFound, RevisionCompacted, RevisionFuture];
+    let of_revision = [KeyNotFound, ConditionFailed, RevisionCompacted, RevisionFuture];
     let sent = [
         (headers::RETRY_AFTER, reasons.iter().any(|reason| reason.retry_after_s().is_some())),
         (headers::STORE_REVISION, !remembered && reasons.iter().any(|reason| of_revision.contains(reason))),
