@@ -12,6 +12,8 @@ const PUBLIC: [&str; 5] = [
     "tandem/v1/kv_service.proto",
     "tandem/v1/error.proto",
 ];
+/// What the ops listener speaks.
+const ADMIN: [&str; 1] = ["tandem/admin/v1/admin_service.proto"];
 const STORAGE: [&str; 2] = ["tandem/storage/v1/log.proto", "tandem/storage/v1/snapshot.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,7 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Reflection serves the public files alone: storage stays out of it.
     let public = protox::compile(PUBLIC, ["proto"])?;
     fs::write(out.join("public_descriptors.bin"), public.encode_to_vec())?;
-    let all = protox::compile(PUBLIC.iter().chain(&STORAGE), ["proto"])?;
+    let admin = protox::compile(ADMIN, ["proto"])?;
+    fs::write(out.join("admin_descriptors.bin"), admin.encode_to_vec())?;
+    let all = protox::compile(PUBLIC.iter().chain(&ADMIN).chain(&STORAGE), ["proto"])?;
     fs::write(out.join("all_descriptors.bin"), all.encode_to_vec())?;
     tonic_prost_build::configure()
         .build_client(true)

@@ -43,6 +43,8 @@
 //!   its shards' locks tells exactly the revision that they show.
 //! - A range is deleted in records of 256 keys, not of 1,000 (`limits::DELETE_RANGE_KEYS_MAX`): a step under all locks
 //!   stays well below a millisecond.
+//! - `api::ops` stands above `api::grpc` and `api::rest`, which never see each other: its listener speaks both, each through
+//!   a door of their make.
 //! - Watchers are served by a thread of their own (`engine::watch::hub`): the log thread only asks whether a record
 //!   concerns anyone.
 //!

@@ -70,11 +70,19 @@ pub enum Operation {
     DeleteRange,
     /// Hears of changes.
     Watch,
+    /// Tells an operator how the server is.
+    Status,
+    /// Takes a snapshot.
+    CreateSnapshot,
+    /// Lists the snapshots.
+    ListSnapshots,
+    /// Brings everything that is written to disk.
+    Sync,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Get,
         Self::BatchGet,
         Self::List,
@@ -88,6 +96,10 @@ impl Operation {
         Self::Txn,
         Self::DeleteRange,
         Self::Watch,
+        Self::Status,
+        Self::CreateSnapshot,
+        Self::ListSnapshots,
+        Self::Sync,
     ];
 
     /// Whether it writes.
@@ -96,7 +108,13 @@ impl Operation {
             Self::Get | Self::BatchGet | Self::List | Self::Scan | Self::Count | Self::Watch => false,
             Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
             Self::BatchWrite | Self::Txn | Self::DeleteRange => true,
+            Self::Status | Self::CreateSnapshot | Self::ListSnapshots | Self::Sync => false,
         }
+    }
+
+    /// Whether it lasts as long as files are long, which no request timeout bounds.
+    pub fn is_lengthy(self) -> bool {
+        matches!(self, Self::CreateSnapshot)
     }
 
     /// As metrics and logs name it.
@@ -115,6 +133,10 @@ impl Operation {
             Self::Txn => "txn",
             Self::DeleteRange => "delete_range",
             Self::Watch => "watch",
+            Self::Status => "status",
+            Self::CreateSnapshot => "create_snapshot",
+            Self::ListSnapshots => "list_snapshots",
+            Self::Sync => "sync",
         }
     }
 
@@ -435,6 +457,13 @@ pub fn code_label(code: tonic::Code) -> &'static str {
     }
 }
 
+/// Memory of the process that is in RAM, if the operating system tells.
+pub fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 fn observe_process(meter: &Meter) {
     meter
         .u64_observable_gauge("tandem.build.info")
@@ -453,10 +482,8 @@ fn observe_process(meter: &Meter) {
         .with_unit("By")
         .with_description("Memory of the process that is in RAM.")
         .with_callback(|observer| {
-            let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-            let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-            if let Some(pages) = pages {
-                observer.observe(pages * rustix::param::page_size() as u64, &[]);
+            if let Some(bytes) = resident_bytes() {
+                observer.observe(bytes, &[]);
             }
         })
         .build();

@@ -6,6 +6,11 @@ mod generated {
         pub mod v1 {
             tonic::include_proto!("tandem.v1");
         }
+        pub mod admin {
+            pub mod v1 {
+                tonic::include_proto!("tandem.admin.v1");
+            }
+        }
         pub mod storage {
             pub mod v1 {
                 tonic::include_proto!("tandem.storage.v1");
@@ -14,6 +19,8 @@ mod generated {
     }
 }
 
+/// `tandem.admin.v1`: what operators ask of a server.
+pub use generated::tandem::admin::v1 as admin;
 /// `tandem.storage.v1`: what the log and the snapshots hold.
 pub use generated::tandem::storage::v1 as storage;
 pub use generated::tandem::v1::*;
@@ -22,3 +29,5 @@ pub use generated::tandem::v1::*;
 pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public_descriptors.bin"));
 /// Descriptors of the public and of the stored schema, for the tools that look inside.
 pub const ALL_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/all_descriptors.bin"));
+/// Descriptors of what the ops listener speaks, for its reflection.
+pub const ADMIN_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/admin_descriptors.bin"));

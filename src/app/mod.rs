@@ -15,7 +15,6 @@ use std::{
 };
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tower::ServiceExt as _;
 
 use self::{
     cores::Cores,
@@ -27,7 +26,7 @@ use crate::{
     disk::{RealFileSystem, RecoveryError},
     engine::{self, Engine, Opened, Progress, clock::SystemTimeSource},
     metrics::{Door, Metrics},
-    service::Service,
+    service::{Admin, Service},
     traces::Traces,
 };
 
@@ -92,7 +91,8 @@ fn serve(settings: &Settings) -> Result<ExitCode, Trouble> {
     let cores = Cores::start(settings.server.threads, &metrics)?;
     let doors = Ending::default();
     let ops_ending = Ending::default();
-    open_doors(&service, &settings.cors, &cores, listeners, &doors, &ops_ending)?;
+    let admin = Admin::new(service.clone(), settings.server.allows_admin());
+    open_doors(&admin, &settings.cors, &cores, listeners, &doors, &ops_ending)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -165,17 +165,20 @@ fn bind(settings: &Settings) -> Result<Listeners, Trouble> {
 
 /// Serves all doors from now on: they answer LOADING until the engine is there.
 fn open_doors(
-    service: &Service,
+    admin: &Admin,
     cors: &Cors,
     cores: &Cores,
     listeners: Listeners,
     doors: &Ending,
     ops_ending: &Ending,
 ) -> Result<(), Trouble> {
-    let (grpc, reporter) = grpc::door(service, cors).map_err(|error| Trouble::Other(error.to_string()))?;
+    let service = admin.service();
+    let not_built = |error: grpc::BuildError| Trouble::Other(error.to_string());
+    let (grpc, reporter) = grpc::door(service, cors).map_err(not_built)?;
     let rest = rest::Door::new(service.clone(), cors);
-    let ops = ops::router(service.clone());
+    let (ops, ops_reporter) = ops::Door::new(admin).map_err(not_built)?;
     cores.spawn(grpc::follow_health(service.clone(), reporter));
+    cores.spawn(grpc::follow_health(service.clone(), ops_reporter));
     let (http_listening, grpc_listening, ops_listening) = (
         Listening::new(service, doors, Door::Http),
         Listening::new(service, doors, Door::Grpc),
@@ -196,16 +199,7 @@ fn open_doors(
     });
     cores.spawn(async move {
         if let Ok(listener) = tokio::net::TcpListener::from_std(listeners.ops) {
-            let answer = move |request: http::Request<hyper::body::Incoming>| {
-                let answered = ops.clone().oneshot(request.map(axum::body::Body::new));
-                async move {
-                    match answered.await {
-                        Ok(response) => response,
-                        Err(never) => match never {},
-                    }
-                }
-            };
-            ops_listening.accept(listener, to_ops, answer).await;
+            ops_listening.accept(listener, to_ops, move |request| ops.clone().answer(request)).await;
         }
     });
     Ok(())

@@ -68,7 +68,7 @@ struct Flags {
     /// gRPC: address and port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     grpc_address: Option<String>,
-    /// Probes and metrics: address and port.
+    /// Probes, metrics and administration: address and port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     ops_address: Option<String>,
     /// What is logged: error, warn, info, debug, trace, or a filter.

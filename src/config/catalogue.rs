@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use config::Value;
 
 use super::{
-    LogFormat, MemoryLimit, Settings, SyncMode,
+    AdminAccess, LogFormat, MemoryLimit, Settings, SyncMode,
     parse::{bytes_of, duration_of, endpoint_of, memory_of, origins_of, within},
 };
 use crate::{
@@ -31,6 +31,7 @@ enum Kind {
     Memory,
     Reserve,
     Eviction,
+    Admin,
     Format,
     Streams,
     Origins,
@@ -61,7 +62,16 @@ pub const KEYS: &[Key] = &[
     key("server.data_dir", Kind::Path(|s| &mut s.server.data_dir), "Where the data is; created where missing."),
     key("server.http_address", Kind::Address(|s| &mut s.server.http_address), "REST: address and port."),
     key("server.grpc_address", Kind::Address(|s| &mut s.server.grpc_address), "gRPC: address and port."),
-    key("server.ops_address", Kind::Address(|s| &mut s.server.ops_address), "Probes and metrics: address and port."),
+    key(
+        "server.ops_address",
+        Kind::Address(|s| &mut s.server.ops_address),
+        "Probes, metrics and administration: address and port.",
+    ),
+    key(
+        "server.admin",
+        Kind::Admin,
+        "Whether the ops listener serves the administration (AdminService, /v1/admin/): auto = if it is on loopback; on; off.",
+    ),
     key("server.threads", Kind::Count(|s| &mut s.server.threads, 0, 256), "Serving threads; 0: one for each core."),
     key(
         "cors.allowed_origins",
@@ -329,6 +339,14 @@ impl Key {
                     _ => return Err(format!("{text:?} is no choice")),
                 };
             }
+            Kind::Admin => {
+                settings.server.admin = match text {
+                    "auto" => AdminAccess::Auto,
+                    "on" => AdminAccess::On,
+                    "off" => AdminAccess::Off,
+                    _ => return Err(format!("{text:?} is no choice")),
+                };
+            }
             Kind::Reserve => {
                 settings.limits.disk_reserve_bytes = if text == "auto" { None } else { Some(bytes_of(text)?) };
             }
@@ -370,6 +388,7 @@ impl Key {
             }
             Kind::Sync => "always, interval or never".into(),
             Kind::Eviction => "none, all or expiring".into(),
+            Kind::Admin => "auto, on or off".into(),
             Kind::Reserve => "auto, or a size; 0: none".into(),
             Kind::Memory => format!("auto, 1% to 100%, or a size from {}", show_bytes(MEMORY_BYTES_MIN)),
             Kind::Format => "auto, text or json".into(),
@@ -404,6 +423,11 @@ impl Key {
                 Eviction::None => "none".into(),
                 Eviction::All => "all".into(),
                 Eviction::Expiring => "expiring".into(),
+            },
+            Kind::Admin => match settings.server.admin {
+                AdminAccess::Auto => "auto".into(),
+                AdminAccess::On => "on".into(),
+                AdminAccess::Off => "off".into(),
             },
             Kind::Reserve => settings.limits.disk_reserve_bytes.map_or("auto".into(), show_bytes),
             Kind::Memory => match settings.store.memory_limit {

@@ -50,6 +50,17 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whether the ops listener serves the administration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminAccess {
+    /// Where that listener is on loopback.
+    Auto,
+    /// To whoever reaches it.
+    On,
+    /// To nobody.
+    Off,
+}
+
 /// Section `server`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -59,10 +70,23 @@ pub struct Server {
     pub http_address: SocketAddr,
     /// gRPC.
     pub grpc_address: SocketAddr,
-    /// Probes and metrics.
+    /// Probes, metrics and administration.
     pub ops_address: SocketAddr,
+    /// Whether the ops listener serves the administration.
+    pub admin: AdminAccess,
     /// Serving threads; 0: one for each core.
     pub threads: usize,
+}
+
+impl Server {
+    /// Whether the administration is allowed.
+    pub fn allows_admin(&self) -> bool {
+        match self.admin {
+            AdminAccess::Auto => self.ops_address.ip().to_canonical().is_loopback(),
+            AdminAccess::On => true,
+            AdminAccess::Off => false,
+        }
+    }
 }
 
 /// Section `cors`.
@@ -163,6 +187,7 @@ impl Default for Settings {
                 http_address: loopback(16_700),
                 grpc_address: loopback(16_701),
                 ops_address: loopback(16_702),
+                admin: AdminAccess::Auto,
                 threads: 0,
             },
             cors: Cors::default(),

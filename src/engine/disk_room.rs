@@ -123,7 +123,7 @@ impl Watch {
 
     /// Looks once.
     pub fn look(&self) {
-        let snapshot_bytes = self.snapshots.status().last.map_or(0, |(_, bytes)| bytes);
+        let snapshot_bytes = self.snapshots.status().last.map_or(0, |last| last.bytes);
         match self.file_system.space(&self.directory) {
             Ok(space) => {
                 self.shared.disk_room.observe(space, snapshot_bytes);

@@ -26,6 +26,7 @@ use super::{
     phases::GroupTimes,
     queue::{Proposal, Queue, Taken, closed_error},
     snapshot::{Captured, Wish},
+    sync_wish::SyncWish,
     watch::hub::Hub,
 };
 use crate::{
@@ -66,6 +67,8 @@ pub struct Shared {
     pub log_bytes: AtomicU64,
     /// A snapshot that is to begin.
     pub snapshot_wish: Wish,
+    /// A sync that somebody waits for.
+    pub sync_wish: SyncWish,
 }
 
 impl Shared {
@@ -143,7 +146,7 @@ impl Log {
                 Taken::Idle => self.idle(),
                 Taken::Closed => break,
             };
-            if let Err(error) = outcome {
+            if let Err(error) = outcome.and_then(|()| self.sync_if_wished()) {
                 deliveries.send();
                 shared.fail(&error);
                 return Ended { clean: false, applier: self.applier };
@@ -151,6 +154,22 @@ impl Log {
             shared.snapshot_wish.grant(|| self.capture());
         }
         self.close()
+    }
+
+    /// Syncs everything that is written, if somebody waits for that.
+    fn sync_if_wished(&mut self) -> Result<(), WalError> {
+        if !self.shared.sync_wish.take() {
+            return Ok(());
+        }
+        if self.wal.synced_index() < self.wal.written_index() {
+            let started = Instant::now();
+            self.wal.sync()?;
+            self.unsynced_since = None;
+            self.shared.metrics.synced(started.elapsed());
+            self.publish();
+        }
+        self.shared.sync_wish.grant();
+        Ok(())
     }
 
     /// The state as it is between two groups, for a snapshot.

@@ -21,12 +21,14 @@ pub mod phases;
 mod queue;
 mod snapshot;
 pub mod state_hash;
+mod sync_wish;
 mod waiters;
 mod watch;
 pub mod window;
 
 pub use self::{
-    snapshot::{SnapshotInfo, SnapshotStatus},
+    offline::SnapshotSummary,
+    snapshot::{LastSnapshot, SnapshotInfo, SnapshotStatus},
     watch::{
         inbox::Filter,
         initial::{InitialState, Part},
@@ -62,6 +64,7 @@ use self::{
     memory::Memory,
     queue::{Proposal, Queue},
     snapshot::{Snapshots, Snapshotter, Wish},
+    sync_wish::SyncWish,
     waiters::{Waiter, Waiters},
     watch::hub::{Dispatcher, Hub},
     window::Bounds,
@@ -181,6 +184,7 @@ impl Engine {
             metrics,
             log_bytes: AtomicU64::new(recovery.replayed_bytes),
             snapshot_wish: Wish::default(),
+            sync_wish: SyncWish::default(),
         });
         let snapshots = Arc::new(Snapshots::new(
             Arc::clone(&file_system),
@@ -444,6 +448,26 @@ impl Engine {
     /// The last snapshot, and what is wrong with snapshots.
     pub fn snapshot_status(&self) -> SnapshotStatus {
         self.snapshots.status()
+    }
+
+    /// What the snapshots in the data directory say of themselves, oldest first, or why one says nothing. Reads files.
+    pub fn list_snapshots(&self) -> Result<Vec<Result<SnapshotSummary, RecoveryError>>> {
+        self.snapshots.list()
+    }
+
+    /// What a snapshot that was taken says of itself. Reads the file.
+    pub fn describe_snapshot(&self, taken: &SnapshotInfo) -> Result<SnapshotSummary, RecoveryError> {
+        self.snapshots.describe(&taken.path)
+    }
+
+    /// The id that the store was given at its creation.
+    pub fn store_id(&self) -> disk::StoreId {
+        self.snapshots.store_id()
+    }
+
+    /// How many watchers there are.
+    pub fn watchers(&self) -> usize {
+        self.core.hub().watchers()
     }
 
     /// How many writes wait for the log.

@@ -59,6 +59,11 @@ pub struct SnapshotSummary {
 }
 
 impl SnapshotSummary {
+    /// Reads header and footer.
+    pub fn read(file_system: &dyn FileSystem, path: &Path) -> Result<Self, RecoveryError> {
+        Reader::open(file_system, path).map(|snapshot| Self::of(&snapshot))
+    }
+
     fn of(snapshot: &Reader) -> Self {
         let (header, footer) = (snapshot.header(), snapshot.footer());
         Self {
@@ -83,12 +88,7 @@ pub fn list_snapshots(
 ) -> Result<Vec<Result<SnapshotSummary, RecoveryError>>, RecoveryError> {
     let directory = data_directory.join(folder::FOLDER);
     let found = folder::list(file_system, &directory).map_err(|error| RecoveryError::io(&directory, error))?;
-    Ok(found.snapshots.iter().map(|(_, path)| read_summary(file_system, path)).collect())
-}
-
-/// What a snapshot says of itself: its header and footer are read and checked, its frames are not.
-pub fn read_summary(file_system: &dyn FileSystem, path: &Path) -> Result<SnapshotSummary, RecoveryError> {
-    Reader::open(file_system, path).map(|snapshot| SnapshotSummary::of(&snapshot))
+    Ok(found.snapshots.iter().map(|(_, path)| SnapshotSummary::read(file_system, path)).collect())
 }
 
 /// Reads a snapshot whole and checks it: every frame, every count, the state's hash.

@@ -61,7 +61,9 @@ impl Service {
             Seen::Http { method, route, status } => self.metrics().http_request(method, *route, *status, elapsed),
             Seen::Grpc { method, code } => self.metrics().rpc_call(method, *code, elapsed),
         }
-        let slow = elapsed >= self.limits().slow_request_threshold;
+        // What lasts as long as files are long is no news.
+        let lengthy = answered.operation.is_some_and(Operation::is_lengthy);
+        let slow = elapsed >= self.limits().slow_request_threshold && !lengthy;
         if slow || answered.trace.is_sampled() || answered.operation.is_none() {
             self.look_closer(answered, ended, slow, reason());
         }

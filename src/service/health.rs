@@ -120,7 +120,7 @@ impl Service {
             checks.push(Check { name: "memory", ok: !full, detail });
             let snapshots = engine.snapshot_status();
             let last = match snapshots.last {
-                Some((index, bytes)) => format!("the last one ends at index {index} and has {bytes} bytes"),
+                Some(last) => format!("the last one ends at index {} and has {} bytes", last.index, last.bytes),
                 None => "none yet: the log is kept whole".to_owned(),
             };
             checks.push(check("snapshot", snapshots.alarm.is_none(), &last, snapshots.alarm.as_deref().unwrap_or("")));

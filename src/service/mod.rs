@@ -2,6 +2,7 @@
 //!
 //! Both doors call this and nothing below it, so what one can do the other can, with the same reasons.
 
+mod admin;
 mod answered;
 mod budget;
 mod checks;
@@ -23,6 +24,7 @@ use std::{
 use prost::Message as _;
 
 pub use self::{
+    admin::Admin,
     answered::{Answered, Seen, StreamSpan},
     budget::Share,
     health::{Check, Health},

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tandem::api::rest::{Route, openapi};
+use tandem::api::rest::{ROUTES, Route, openapi};
 
 use super::Answer;
 
@@ -21,7 +21,7 @@ const OF_SHARING: &str = "access-control-";
 
 /// The operation that a request is of, if it is described.
 pub fn operation(method: &str, path: &str) -> Option<&'static Value> {
-    let route = Route::of(path)?;
+    let route = Route::among(&ROUTES, path)?;
     DOCUMENT["paths"][route.template].get(method.to_ascii_lowercase())
 }
 

@@ -46,14 +46,25 @@ impl Server {
 
     /// The same by a command that runs the program with the arguments it gets.
     pub fn try_start_by(
+        command: Command,
+        data: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self, NotStarted> {
+        Self::try_start_at(command, data, "127.0.0.1:0", arguments, environment)
+    }
+
+    /// The same with an ops listener elsewhere.
+    pub fn try_start_at(
         mut command: Command,
         data: &Path,
+        ops_address: &str,
         arguments: &[&str],
         environment: &[(&str, &str)],
     ) -> Result<Self, NotStarted> {
         let free = "127.0.0.1:0";
         let mut child = command
-            .args(["--http-address", free, "--grpc-address", free, "--ops-address", free, "--data-dir"])
+            .args(["--http-address", free, "--grpc-address", free, "--ops-address", ops_address, "--data-dir"])
             .arg(data)
             .args(arguments)
             .envs(environment.iter().copied())

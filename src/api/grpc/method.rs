@@ -17,22 +17,30 @@ pub struct Method {
 impl Method {
     /// The method of a path.
     pub fn of(path: &str) -> Self {
-        let kv = |label, operation| Self { label, operation: Some(operation), streams: false };
+        let call = |label, operation| Self { label, operation: Some(operation), streams: false };
         let stream = |label, operation| Self { label, operation: Some(operation), streams: true };
         match path {
-            "/tandem.v1.KvService/Get" => kv("tandem.v1.KvService/Get", Operation::Get),
-            "/tandem.v1.KvService/BatchGet" => kv("tandem.v1.KvService/BatchGet", Operation::BatchGet),
-            "/tandem.v1.KvService/List" => kv("tandem.v1.KvService/List", Operation::List),
-            "/tandem.v1.KvService/Count" => kv("tandem.v1.KvService/Count", Operation::Count),
-            "/tandem.v1.KvService/Put" => kv("tandem.v1.KvService/Put", Operation::Put),
-            "/tandem.v1.KvService/Delete" => kv("tandem.v1.KvService/Delete", Operation::Delete),
-            "/tandem.v1.KvService/Increment" => kv("tandem.v1.KvService/Increment", Operation::Increment),
-            "/tandem.v1.KvService/Touch" => kv("tandem.v1.KvService/Touch", Operation::Touch),
-            "/tandem.v1.KvService/BatchWrite" => kv("tandem.v1.KvService/BatchWrite", Operation::BatchWrite),
-            "/tandem.v1.KvService/Txn" => kv("tandem.v1.KvService/Txn", Operation::Txn),
-            "/tandem.v1.KvService/DeleteRange" => kv("tandem.v1.KvService/DeleteRange", Operation::DeleteRange),
+            "/tandem.v1.KvService/Get" => call("tandem.v1.KvService/Get", Operation::Get),
+            "/tandem.v1.KvService/BatchGet" => call("tandem.v1.KvService/BatchGet", Operation::BatchGet),
+            "/tandem.v1.KvService/List" => call("tandem.v1.KvService/List", Operation::List),
+            "/tandem.v1.KvService/Count" => call("tandem.v1.KvService/Count", Operation::Count),
+            "/tandem.v1.KvService/Put" => call("tandem.v1.KvService/Put", Operation::Put),
+            "/tandem.v1.KvService/Delete" => call("tandem.v1.KvService/Delete", Operation::Delete),
+            "/tandem.v1.KvService/Increment" => call("tandem.v1.KvService/Increment", Operation::Increment),
+            "/tandem.v1.KvService/Touch" => call("tandem.v1.KvService/Touch", Operation::Touch),
+            "/tandem.v1.KvService/BatchWrite" => call("tandem.v1.KvService/BatchWrite", Operation::BatchWrite),
+            "/tandem.v1.KvService/Txn" => call("tandem.v1.KvService/Txn", Operation::Txn),
+            "/tandem.v1.KvService/DeleteRange" => call("tandem.v1.KvService/DeleteRange", Operation::DeleteRange),
             "/tandem.v1.KvService/Scan" => stream("tandem.v1.KvService/Scan", Operation::Scan),
             "/tandem.v1.KvService/Watch" => stream("tandem.v1.KvService/Watch", Operation::Watch),
+            "/tandem.admin.v1.AdminService/Status" => call("tandem.admin.v1.AdminService/Status", Operation::Status),
+            "/tandem.admin.v1.AdminService/CreateSnapshot" => {
+                call("tandem.admin.v1.AdminService/CreateSnapshot", Operation::CreateSnapshot)
+            }
+            "/tandem.admin.v1.AdminService/ListSnapshots" => {
+                call("tandem.admin.v1.AdminService/ListSnapshots", Operation::ListSnapshots)
+            }
+            "/tandem.admin.v1.AdminService/Sync" => call("tandem.admin.v1.AdminService/Sync", Operation::Sync),
             "/grpc.health.v1.Health/Check" => {
                 Self { label: "grpc.health.v1.Health/Check", operation: None, streams: false }
             }

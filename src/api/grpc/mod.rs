@@ -1,4 +1,5 @@
-//! The gRPC door: `tandem.v1.KvService`, `grpc.health.v1` and reflection on one port, in gRPC and gRPC-Web.
+//! The gRPC door: `tandem.v1.KvService`, `grpc.health.v1` and reflection on one port, in gRPC and gRPC-Web. The ops
+//! listener's gRPC goes through a door of the same make.
 
 mod closing;
 mod compression;
@@ -26,8 +27,9 @@ use crate::{
     service::{Call, Service},
 };
 
+use self::sharing::of_grpc;
+pub(in crate::api) use self::status::to_status;
 pub use self::{health::follow_health, outermost::Door};
-use self::{sharing::of_grpc, status::to_status};
 
 /// Where the time went, for those who ask.
 const SERVER_TIMING: http::HeaderName = http::HeaderName::from_static("server-timing");
@@ -37,21 +39,34 @@ const MESSAGE_SLACK_BYTES: usize = 64 * 1024;
 /// What a service of tonic's could not be built from.
 pub type BuildError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The whole door, and the reporter that [`follow_health`] keeps up to date.
-pub fn door(service: &Service, cors: &Cors) -> Result<(Door, tonic_health::server::HealthReporter), BuildError> {
+/// A door, and the reporter that [`follow_health`] keeps up to date.
+pub type Reported = (Door, tonic_health::server::HealthReporter);
+
+/// The store's door.
+pub fn door(service: &Service, cors: &Cors) -> Result<Reported, BuildError> {
     let limits = service.limits();
     let kv = KvServiceServer::new(Kv { service: service.clone() })
         .max_decoding_message_size(limits.request_bytes + MESSAGE_SLACK_BYTES)
         .max_encoding_message_size(2 * VALUE_BYTES_MAX);
+    door_to(service, Routes::new(kv), pb::PUBLIC_DESCRIPTORS, cors)
+}
+
+/// A door to these routes, with health and with reflection of what they speak.
+pub(in crate::api) fn door_to(
+    service: &Service,
+    routes: Routes,
+    descriptors: &[u8],
+    cors: &Cors,
+) -> Result<Reported, BuildError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = || {
         // The public schema and what errors and health speak of. Storage stays out.
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pb::PUBLIC_DESCRIPTORS)
+            .register_encoded_file_descriptor_set(descriptors)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let routes = Routes::new(kv)
+    let routes = routes
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -66,7 +81,7 @@ struct Kv {
 }
 
 /// The call that the outermost layer has set up.
-fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
+pub(in crate::api) fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
     request
         .extensions()
         .get::<Call>()

@@ -134,8 +134,10 @@ impl Door {
         request.extensions_mut().insert(call);
         // The service keeps the deadline once it has the message; this bounds the wait for the message itself.
         let patience = match closing.method.operation {
-            Some(_) => self.service.limits().body_timeout.max(call.deadline - Instant::now() + GRACE),
-            None => FOREVER,
+            Some(operation) if !operation.is_lengthy() => {
+                self.service.limits().body_timeout.max(call.deadline - Instant::now() + GRACE)
+            }
+            _ => FOREVER,
         };
         let answer = AssertUnwindSafe(self.answer_of_routes(request, dialect, &closing)).catch_unwind();
         tokio::time::timeout(patience, answer).map(move |answered| {
@@ -209,7 +211,8 @@ fn log_refusal(trace: Trace, method: Method, refusal: &Status) {
 /// How much longer than a call's deadline its message may take, so that the deadline's own answer wins.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A stream of another service waits for its messages as long as it likes.
+/// A stream of another service waits for its messages as long as it likes; so does a call that lasts as long as files are
+/// long.
 const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 
 fn check_header_bytes(request: &Request<Lent>, limits: &Limits) -> Result<(), Error> {

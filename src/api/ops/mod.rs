@@ -1,60 +1,48 @@
-//! The ops door: probes and metrics, for orchestrators and Prometheus.
+//! The ops door: probes and metrics, for orchestrators and Prometheus, and the administration, for operators. It speaks
+//! HTTP and gRPC on one port, each through a door of the make of the store's own.
 
-use axum::{
-    Router,
-    extract::{RawQuery, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
-    routing::get,
+mod admin;
+mod probes;
+
+use axum::{Router, body::Body, response::Response};
+use http::{Request, header::CONTENT_TYPE};
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use super::{
+    grpc::{self, BuildError},
+    rest,
 };
+use crate::service::Admin;
 
-use crate::service::{Health, Service};
-
-/// `/livez`, `/readyz` and `/metrics`.
-pub fn router(service: Service) -> Router {
-    Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "here are /livez, /readyz (?verbose) and /metrics\n") })
-        .with_state(service)
+/// The door, to be called for each request.
+#[derive(Clone, Debug)]
+pub struct Door {
+    probes: Router,
+    rest: rest::Door,
+    grpc: grpc::Door,
 }
 
-/// The process answers: that is all.
-async fn livez() -> &'static str {
-    "ok\n"
-}
-
-/// Whether requests may be sent here. With `?verbose` what was looked at, a line each.
-async fn readyz(State(service): State<Service>, RawQuery(query): RawQuery) -> Response {
-    let (status, word) = match service.health() {
-        Health::Ready => (StatusCode::OK, "ok"),
-        Health::Loading => (StatusCode::SERVICE_UNAVAILABLE, "LOADING"),
-        Health::Draining => (StatusCode::SERVICE_UNAVAILABLE, "DRAINING"),
-        Health::WalFailed => (StatusCode::SERVICE_UNAVAILABLE, "WAL_FAILED"),
-    };
-    let verbose =
-        query.is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
-    let mut text = String::new();
-    if verbose {
-        for check in service.checks() {
-            let mark = if check.ok { "[+]" } else { "[-]" };
-            let word = if check.ok { "ok" } else { "failed" };
-            text.push_str(&format!("{mark}{} {word}: {}\n", check.name, check.detail));
-        }
+impl Door {
+    /// The door, and the reporter of its gRPC health.
+    pub fn new(admin: &Admin) -> Result<(Self, tonic_health::server::HealthReporter), BuildError> {
+        let (grpc, reporter) = admin::grpc_door(admin)?;
+        let probes = probes::router(admin.service().clone());
+        Ok((Self { probes, rest: admin::rest_door(admin), grpc }, reporter))
     }
-    text.push_str(word);
-    text.push('\n');
-    (status, text).into_response()
-}
 
-async fn metrics(State(service): State<Service>) -> Response {
-    service.show_health();
-    match service.metrics().render() {
-        Ok((content_type, text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
-            (StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written\n").into_response()
+    /// Answers one request.
+    pub async fn answer(self, request: Request<Incoming>) -> Response {
+        let content_type = request.headers().get(CONTENT_TYPE);
+        if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+            return self.grpc.answer(request).await.map(Body::new);
+        }
+        if request.uri().path().starts_with("/v1/") {
+            return self.rest.answer(request).await;
+        }
+        match self.probes.oneshot(request.map(Body::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         }
     }
 }

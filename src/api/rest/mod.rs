@@ -1,4 +1,5 @@
-//! The REST door: keys and counters as resources, so that curl feels natural.
+//! The REST door: keys and counters as resources, so that curl feels natural. The ops listener's administration goes
+//! through a door of the same make.
 
 mod collection;
 mod compression;
@@ -12,7 +13,7 @@ mod many;
 pub mod openapi;
 mod operations;
 mod parameters;
-mod problem;
+pub(in crate::api) mod problem;
 mod query;
 mod range;
 mod routes;
@@ -33,6 +34,7 @@ use hyper::body::Incoming;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::handlers::Held;
+pub(in crate::api) use self::query::Query;
 /// The JSON that this door speaks, for the command line to speak it as well.
 pub use self::{
     collection::{CountJson, PageJson},
@@ -63,17 +65,23 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub struct Door {
     service: Service,
     routes: Router,
+    /// Of these routes.
+    table: &'static [&'static Route],
     sharing: Sharing,
 }
 
 impl Door {
     /// A door to this service, shared with pages of these origins.
     pub fn new(service: Service, cors: &Cors) -> Self {
-        let routes = routes::router()
-            // A fault in a handler is an answer with a reason, not a broken connection.
-            .layer(CatchPanicLayer::custom(fault))
-            .with_state(service.clone());
-        Self { service, routes, sharing: sharing::of_rest(cors) }
+        let routes = routes::router().with_state(service.clone());
+        Self::to(service, routes, &ROUTES, cors)
+    }
+
+    /// A door to these routes.
+    pub(in crate::api) fn to(service: Service, routes: Router, table: &'static [&'static Route], cors: &Cors) -> Self {
+        // A fault in a handler is an answer with a reason, not a broken connection.
+        let routes = routes.layer(CatchPanicLayer::custom(fault));
+        Self { service, routes, table, sharing: sharing::of_rest(cors) }
     }
 
     /// Answers one request. Stands around the routes because header size, trace id and metrics belong to every answer.
@@ -84,7 +92,7 @@ impl Door {
         let started = Instant::now();
         let trace = self.service.trace(request.headers());
         let method = request.method().clone();
-        let route = Route::of(request.uri().path());
+        let route = Route::among(self.table, request.uri().path());
         let service = self.service.clone();
         let response = if self.sharing.is_open() {
             Either::Left(Box::pin(self.clone().respond_openly(request, started)))
@@ -131,7 +139,8 @@ impl Door {
 
     /// Counts what is refused before its route sees it.
     fn refuse(&self, request: &Request<Lent>, error: Error) -> Error {
-        let operation = Route::of(request.uri().path()).and_then(|route| (route.operation)(request.method()));
+        let operation =
+            Route::among(self.table, request.uri().path()).and_then(|route| (route.operation)(request.method()));
         match operation {
             Some(operation) => self.service.refuse(Protocol::Http, operation, error),
             None => error,

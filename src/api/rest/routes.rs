@@ -110,9 +110,9 @@ impl Route {
         self.template.split_once('{').map(|(prefix, _)| prefix)
     }
 
-    /// The route that a path is of.
-    pub fn of(path: &str) -> Option<&'static Self> {
-        ROUTES.into_iter().find(|route| match route.prefix() {
+    /// The route of a table that a path is of.
+    pub fn among(table: &[&'static Self], path: &str) -> Option<&'static Self> {
+        table.iter().copied().find(|route| match route.prefix() {
             Some(prefix) => path.starts_with(prefix),
             None => path == route.template,
         })

@@ -30,10 +30,14 @@ pub use self::{
     load::{Restored, load},
     write::{Pace, Stop, WriteError, write},
 };
-use super::{Health, log::Shared};
+use super::{
+    Health,
+    log::Shared,
+    offline::{SnapshotSummary, list_snapshots},
+};
 use crate::{
     config::SnapshotPolicy,
-    disk::{File, FileSystem, Recovery, StoreId, snapshot::Writer, snapshot::folder},
+    disk::{File, FileSystem, Recovery, RecoveryError, StoreId, snapshot::Writer, snapshot::folder},
     error::{Error, Reason, Result},
 };
 
@@ -53,6 +57,8 @@ pub struct SnapshotInfo {
     pub index: u64,
     /// The store's revision then.
     pub revision: u64,
+    /// The time of the state.
+    pub time_ms: u64,
     /// Length of the file.
     pub bytes: u64,
     /// Hash of the state.
@@ -61,13 +67,26 @@ pub struct SnapshotInfo {
     pub elapsed: Duration,
 }
 
+/// The newest snapshot on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSnapshot {
+    /// The last record that it contains.
+    pub index: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// The time of its state.
+    pub time_ms: u64,
+}
+
 /// How snapshots are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SnapshotStatus {
-    /// The last one: its index and its bytes.
-    pub last: Option<(u64, u64)>,
+    /// The newest one.
+    pub last: Option<LastSnapshot>,
     /// What is wrong, until a snapshot succeeds.
     pub alarm: Option<String>,
+    /// One is being taken.
+    pub running: bool,
 }
 
 /// What came of the last try.
@@ -131,7 +150,8 @@ impl Snapshots {
             tracing::error!(error = %damaged, "a snapshot is damaged: the start fell back on what is older, and lost nothing");
             format!("the start found a damaged snapshot and fell back on what is older: {damaged}")
         });
-        let last = recovery.snapshot.map(|used| (used.index, used.bytes));
+        let last =
+            recovery.snapshot.map(|used| LastSnapshot { index: used.index, bytes: used.bytes, time_ms: used.time_ms });
         if let Some(used) = recovery.snapshot {
             shared.metrics.snapshot_there(used.index, used.bytes, used.time_ms);
         }
@@ -141,7 +161,7 @@ impl Snapshots {
             store_id,
             policy,
             shared,
-            status: Mutex::new(SnapshotStatus { last, alarm }),
+            status: Mutex::new(SnapshotStatus { last, alarm, running: false }),
             tries: Mutex::default(),
             changed: Condvar::new(),
             tried: watch::Sender::default(),
@@ -169,6 +189,22 @@ impl Snapshots {
         self.status.lock().clone()
     }
 
+    /// Whose snapshots they are.
+    pub fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
+    /// What those in the folder say of themselves, oldest first, or why one says nothing.
+    pub fn list(&self) -> Result<Vec<std::result::Result<SnapshotSummary, RecoveryError>>> {
+        let listed = list_snapshots(&*self.file_system, &self.store_directory);
+        listed.map_err(|error| Error::internal(format!("the folder of snapshots cannot be read: {error}")))
+    }
+
+    /// What one of them says of itself.
+    pub fn describe(&self, path: &Path) -> std::result::Result<SnapshotSummary, RecoveryError> {
+        SnapshotSummary::read(&*self.file_system, path)
+    }
+
     /// Opens a snapshot that was taken.
     pub fn open(&self, taken: &SnapshotInfo) -> Result<Arc<dyn File>> {
         let opened = self.file_system.open(&taken.path);
@@ -179,7 +215,9 @@ impl Snapshots {
         let mut due = Due { log_bytes: 0, since: Instant::now(), rest_until: None };
         while let Some(number) = self.next(&due) {
             let log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
+            self.status.lock().running = true;
             let result = self.try_once();
+            self.status.lock().running = false;
             match &result {
                 Ok(info) => {
                     due = Due { log_bytes, since: Instant::now(), rest_until: None };
@@ -218,7 +256,7 @@ impl Snapshots {
             return false;
         }
         let new_bytes = self.shared.log_bytes.load(Ordering::Relaxed) - due.log_bytes;
-        let last_bytes = self.status.lock().last.map_or(0, |(_, bytes)| bytes);
+        let last_bytes = self.status.lock().last.map_or(0, |last| last.bytes);
         let by_time = !self.policy.interval.is_zero() && now >= due.since + self.policy.interval && new_bytes > 0;
         by_time || new_bytes > last_bytes.max(self.policy.log_bytes as u64)
     }
@@ -273,8 +311,9 @@ impl Snapshots {
         let elapsed = started.elapsed();
         let revision = index + captured.marks.offset;
         self.shared.metrics.snapshot_taken(elapsed, bytes);
-        self.shared.metrics.snapshot_there(index, bytes, captured.marks.time_ms);
-        Ok(SnapshotInfo { path, index, revision, bytes, state_hash, elapsed })
+        let time_ms = captured.marks.time_ms;
+        self.shared.metrics.snapshot_there(index, bytes, time_ms);
+        Ok(SnapshotInfo { path, index, revision, time_ms, bytes, state_hash, elapsed })
     }
 
     /// Waits for the log thread, which may have ended.
@@ -289,9 +328,12 @@ impl Snapshots {
     }
 
     fn succeeded(&self, info: &SnapshotInfo) {
-        let SnapshotInfo { index, bytes, elapsed, .. } = info;
+        let SnapshotInfo { index, bytes, time_ms, elapsed, .. } = info;
         tracing::info!(index, bytes, ?elapsed, "a snapshot was taken");
-        let mut status = SnapshotStatus { last: Some((*index, *bytes)), alarm: None };
+        let mut status = SnapshotStatus {
+            last: Some(LastSnapshot { index: *index, bytes: *bytes, time_ms: *time_ms }),
+            ..SnapshotStatus::default()
+        };
         match folder::purge(&*self.file_system, &self.store_directory, self.policy.keep) {
             Ok(purged) if purged != folder::Purged::default() => {
                 tracing::info!(

@@ -93,7 +93,8 @@ async fn a_restart_from_a_snapshot_gives_the_state_that_the_whole_log_gives() {
     let (engine, opened) = open(&disk, SnapshotPolicy::default());
     assert_eq!(opened.recovery.snapshot.map(|used| (used.index, used.bytes)), Some((taken.index, taken.bytes)));
     assert!(opened.recovery.records < taken.index + 10);
-    assert_eq!(engine.snapshot_status().last, Some((taken.index, taken.bytes)));
+    let last = LastSnapshot { index: taken.index, bytes: taken.bytes, time_ms: taken.time_ms };
+    assert_eq!(engine.snapshot_status().last, Some(last));
     drop(engine);
     let with = hash_of_replay(&disk);
     disk.take_file(&taken.path);

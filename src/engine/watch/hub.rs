@@ -129,6 +129,11 @@ impl Hub {
         }
     }
 
+    /// How many watchers there are.
+    pub fn watchers(&self) -> usize {
+        self.seats.load(Ordering::Relaxed)
+    }
+
     /// Revision up to which changes are on disk.
     pub fn published_revision(&self) -> u64 {
         self.dispatch.lock().published_revision

@@ -7,10 +7,7 @@ use super::{
     super::{Done, columns::Columns, source::Source, time_text_ms, verdict::Verdict},
     SnapshotJson,
 };
-use crate::{
-    disk::RealFileSystem,
-    engine::offline::{SnapshotSummary, read_summary},
-};
+use crate::{disk::RealFileSystem, engine::offline::SnapshotSummary};
 
 /// Which snapshots.
 #[derive(Args, Debug)]
@@ -28,7 +25,7 @@ impl List {
         let found = self.source.snapshots()?;
         let (mut whole, mut bad) = (Vec::new(), Vec::new());
         for path in &found.files {
-            match read_summary(&RealFileSystem, path) {
+            match SnapshotSummary::read(&RealFileSystem, path) {
                 Ok(summary) => whole.push(summary),
                 Err(error) => bad.push(error),
             }

@@ -1,0 +1,7 @@
+//! The administration, both ways: `tandem.admin.v1.AdminService`, and `/v1/admin/` as JSON.
+
+mod grpc;
+mod json;
+mod rest;
+
+pub use self::{grpc::door as grpc_door, rest::door as rest_door};

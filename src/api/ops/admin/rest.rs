@@ -1,0 +1,144 @@
+//! `/v1/admin/`: the administration over HTTP. Each handler in four steps: check, call, map the error, answer.
+
+use std::time::Instant;
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    response::Response,
+    routing::any,
+};
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE},
+};
+use serde::Serialize;
+
+use super::json::{CreatedJson, SnapshotsJson, StatusJson, SyncedJson};
+use crate::{
+    api::rest::{Door, Query, Route, problem},
+    config::Cors,
+    error::{Error, Reason, Result},
+    metrics::{Operation, Protocol},
+    pb::admin::{CreateSnapshotRequest, ListSnapshotsRequest, StatusRequest, SyncRequest},
+    service::{Admin, Call},
+};
+
+const STATUS: Route = Route {
+    template: "/v1/admin/status",
+    allow: "GET, HEAD",
+    remedy: "the status is only read",
+    operation: |_| Some(Operation::Status),
+};
+const SNAPSHOTS: Route = Route {
+    template: "/v1/admin/snapshots",
+    allow: "GET, HEAD, POST",
+    remedy: "snapshots are listed by GET and taken by POST",
+    operation: |method| match *method {
+        Method::POST => Some(Operation::CreateSnapshot),
+        _ => Some(Operation::ListSnapshots),
+    },
+};
+const SYNC: Route = Route {
+    template: "/v1/admin/sync",
+    allow: "POST",
+    remedy: "a sync takes POST, without a body",
+    operation: |_| Some(Operation::Sync),
+};
+
+const ROUTES: [&Route; 3] = [&STATUS, &SNAPSHOTS, &SYNC];
+
+/// The door. Pages of other origins have no business here.
+pub fn door(admin: &Admin) -> Door {
+    let routes = Router::new()
+        .route(STATUS.template, any(status))
+        .route(SNAPSHOTS.template, any(snapshots))
+        .route(SYNC.template, any(sync))
+        .fallback(nowhere)
+        .with_state(admin.clone());
+    Door::to(admin.service().clone(), routes, &ROUTES, &Cors::default())
+}
+
+async fn nowhere() -> Response {
+    let there: Vec<_> = ROUTES.iter().map(|route| route.template).collect();
+    problem::to_response(&Error::new(Reason::RouteNotFound, format!("no such path: here are {}", there.join(", "))))
+}
+
+async fn status(State(admin): State<Admin>, request: Request) -> Response {
+    if !reads(&request) {
+        return problem::method_not_allowed(&STATUS);
+    }
+    let call = match check(&admin, &request, Operation::Status) {
+        Ok(call) => call,
+        Err(refusal) => return refusal,
+    };
+    answer(admin.status(&call, StatusRequest {}).await, StatusCode::OK, |status| to_json(&StatusJson::new(status)))
+}
+
+async fn snapshots(State(admin): State<Admin>, request: Request) -> Response {
+    if request.method() == Method::POST {
+        let call = match check(&admin, &request, Operation::CreateSnapshot) {
+            Ok(call) => call,
+            Err(refusal) => return refusal,
+        };
+        let taken = admin.create_snapshot(&call, CreateSnapshotRequest {}).await;
+        return answer(taken, StatusCode::CREATED, |taken| to_json(&CreatedJson::new(taken)));
+    }
+    if !reads(&request) {
+        return problem::method_not_allowed(&SNAPSHOTS);
+    }
+    let call = match check(&admin, &request, Operation::ListSnapshots) {
+        Ok(call) => call,
+        Err(refusal) => return refusal,
+    };
+    let listed = admin.list_snapshots(&call, ListSnapshotsRequest {}).await;
+    answer(listed, StatusCode::OK, |listed| to_json(&SnapshotsJson::new(listed)))
+}
+
+async fn sync(State(admin): State<Admin>, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return problem::method_not_allowed(&SYNC);
+    }
+    let call = match check(&admin, &request, Operation::Sync) {
+        Ok(call) => call,
+        Err(refusal) => return refusal,
+    };
+    answer(admin.sync(&call, SyncRequest {}).await, StatusCode::OK, |synced| to_json(&SyncedJson::new(synced)))
+}
+
+fn reads(request: &Request) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD)
+}
+
+/// The call of a request that takes no parameters.
+// A refusal is an answer, which is large; it is made once and handed through.
+#[expect(clippy::result_large_err)]
+fn check(admin: &Admin, request: &Request, operation: Operation) -> Result<Call, Response> {
+    let service = admin.service();
+    match Query::parse(request.uri().query(), &[]) {
+        Ok(_) => Ok(Call { protocol: Protocol::Http, deadline: Instant::now() + service.limits().request_timeout }),
+        Err(error) => Err(problem::to_response(&service.refuse(Protocol::Http, operation, error))),
+    }
+}
+
+fn answer<A>(answer: Result<A>, status: StatusCode, body: impl FnOnce(&A) -> Vec<u8>) -> Response {
+    match answer {
+        Ok(answer) => {
+            let mut response = Response::new(Body::from(body(&answer)));
+            *response.status_mut() = status;
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+        Err(error) => problem::to_response(&error),
+    }
+}
+
+fn to_json(json: &impl Serialize) -> Vec<u8> {
+    // Strings and numbers always serialise.
+    let mut text = serde_json::to_vec(json).unwrap_or_default();
+    text.push(b'\n');
+    text
+}

@@ -1,0 +1,70 @@
+//! What operators ask of a server, without a transport. Both ways into the ops listener call this.
+
+mod snapshots;
+mod status;
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{Call, Service};
+use crate::{
+    error::{Error, Reason, Result},
+    metrics::Operation,
+    pb::admin::{SyncRequest, SyncResponse},
+};
+
+/// The administration of a store. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Admin(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    service: Service,
+    /// `server.admin` allows it.
+    allowed: bool,
+    started: SystemTime,
+}
+
+impl Admin {
+    /// The administration of this service, refused throughout where it is not allowed. The process starts now.
+    pub fn new(service: Service, allowed: bool) -> Self {
+        Self(Arc::new(Inner { service, allowed, started: SystemTime::now() }))
+    }
+
+    /// What is administered.
+    pub fn service(&self) -> &Service {
+        &self.0.service
+    }
+
+    /// Brings everything that was acknowledged to disk.
+    pub async fn sync(&self, call: &Call, _: SyncRequest) -> Result<SyncResponse> {
+        let answer = async {
+            self.check_allowed()?;
+            let synced_revision = self.service().engine()?.sync(call.deadline).await?;
+            Ok(SyncResponse { synced_revision })
+        };
+        self.service().counted(call, Operation::Sync, answer.await)
+    }
+
+    /// PERMISSION_DENIED unless the configuration allows it.
+    fn check_allowed(&self) -> Result<()> {
+        if self.0.allowed {
+            return Ok(());
+        }
+        Err(Error::new(
+            Reason::PermissionDenied,
+            "the administration is off, as it is by default where the ops listener is not on loopback: set server.admin \
+             to on if only operators reach that listener",
+        ))
+    }
+}
+
+/// Runs what reads files, or takes long, elsewhere than on the core that serves. Dropped, it runs to its end all the same.
+async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::new(Reason::Draining, "the server stops")),
+        },
+    }
+}

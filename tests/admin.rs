@@ -1,0 +1,219 @@
+//! The administration of a real server: gRPC and REST on the ops listener say the same.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod support;
+
+use std::process::Command;
+
+use serde_json::json;
+use support::{Answer, Server, binary, client, send};
+use tandem::pb::admin::{
+    CreateSnapshotRequest, Health, ListSnapshotsRequest, StatusRequest, SyncRequest,
+    admin_service_client::AdminServiceClient,
+};
+use tonic::{Code, transport::Channel};
+use tonic_types::StatusExt as _;
+
+async fn grpc(server: &Server) -> AdminServiceClient<Channel> {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.ops)).unwrap();
+    AdminServiceClient::new(endpoint.connect().await.unwrap())
+}
+
+async fn rest(server: &Server, method: &str, path: &str) -> Answer {
+    send(&client(), method, &format!("http://{}/v1/admin/{path}", server.ops), &[], b"").await
+}
+
+async fn put(server: &Server, key: &str, query: &str) {
+    let url = server.url(&format!("/v1/kv/{key}?{query}"));
+    assert_eq!(send(&client(), "PUT", &url, &[], b"value").await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_tells_what_an_operator_looks_at_first_and_both_ways_say_the_same() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    put(&server, "a", "ttl=1h").await;
+    put(&server, "b", "").await;
+    let mut grpc = grpc(&server).await;
+    let told = grpc.status(StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((told.health(), told.alarms.len(), told.keys, told.expiring_keys), (Health::Ready, 0, 2, 1));
+    assert_eq!((told.version.as_str(), told.store_id.len()), (env!("CARGO_PKG_VERSION"), 32));
+    assert_eq!(told.synced_revision, told.store_revision, "each write was synced");
+    let memory = told.memory.unwrap();
+    assert_eq!(memory.data_bytes, 12);
+    assert!(memory.used_bytes > 12 && memory.resident_bytes > 0 && memory.limit_bytes > 0 && !memory.full);
+    let disk = told.disk.unwrap();
+    assert!(disk.free_bytes > 0 && disk.reserve_bytes > 0 && !disk.full);
+    assert_eq!(told.snapshots.unwrap().last_index, 0);
+    assert!(told.loading.is_none() && told.start_time.is_some());
+
+    let answer = rest(&server, "GET", "status").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    assert_eq!(answer.header("kv-trace-id").unwrap().len(), 32);
+    let json = answer.json();
+    assert_eq!(json["health"], "ready");
+    assert_eq!(json["alarms"], json!([]));
+    assert_eq!((&json["store_id"], &json["version"]), (&json!(told.store_id), &json!(told.version)));
+    assert_eq!((&json["keys"], &json["store_revision"]), (&json!(2), &json!(told.store_revision)));
+    assert_eq!(json["memory"]["data_bytes"], 12);
+    assert_eq!(json["snapshots"], json!({"last_index": 0, "last_bytes": 0, "running": false}));
+    assert!(json["start_time"].as_str().unwrap().ends_with('Z') && json["uptime"].is_string(), "{json}");
+    assert!(!answer.text().contains("loading"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_are_taken_and_listed_both_ways() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut grpc = grpc(&server).await;
+    put(&server, "a", "").await;
+    let first = rest(&server, "POST", "snapshots").await;
+    assert_eq!(first.status, 201);
+    put(&server, "b", "").await;
+    let second = grpc.create_snapshot(CreateSnapshotRequest {}).await.unwrap().into_inner().snapshot.unwrap();
+    assert_eq!((second.keys, second.damage.as_str(), second.state_hash.len()), (2, "", 32));
+    assert!(data.path().join("snapshots").join(&second.file).exists());
+
+    let listed = rest(&server, "GET", "snapshots").await.json();
+    let list = listed["snapshots"].as_array().unwrap();
+    assert_eq!(list.len(), 2);
+    assert_eq!(list[0], first.json()["snapshot"], "the oldest comes first");
+    assert_eq!(list[1]["state_hash"], json!(second.state_hash));
+    let told = grpc.list_snapshots(ListSnapshotsRequest {}).await.unwrap().into_inner().snapshots;
+    assert_eq!(told[1], second);
+    for (json, told) in list.iter().zip(&told) {
+        let said = [told.index, told.revision, told.bytes, told.keys, told.answers, told.events];
+        let named =
+            ["index", "revision", "bytes", "keys", "answers", "events"].map(|name| json[name].as_u64().unwrap());
+        assert_eq!(named, said);
+    }
+    let status = grpc.status(StatusRequest {}).await.unwrap().into_inner().snapshots.unwrap();
+    assert_eq!((status.last_index, status.last_bytes), (second.index, second.bytes));
+    assert!(status.last_time.is_some() && status.last_age.is_some());
+
+    std::fs::write(data.path().join("snapshots").join(&told[0].file), b"not a snapshot").unwrap();
+    let damaged = rest(&server, "GET", "snapshots").await.json();
+    let damaged = &damaged["snapshots"][0];
+    assert!(damaged["damage"].as_str().unwrap().contains(&told[0].file) && damaged["index"].is_null(), "{damaged}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sync_brings_weak_writes_to_disk() {
+    let data = tempfile::tempdir().unwrap();
+    let never = [("TANDEM__WAL__SYNC", "never"), ("TANDEM__WAL__SYNC_INTERVAL", "60s")];
+    let server = Server::start_with(data.path(), &never);
+    let mut grpc = grpc(&server).await;
+    for (key, by_grpc) in [("a", true), ("b", false)] {
+        put(&server, key, "").await;
+        let before = grpc.status(StatusRequest {}).await.unwrap().into_inner();
+        assert!(before.synced_revision < before.store_revision, "{before:?}");
+        let synced = match by_grpc {
+            true => grpc.sync(SyncRequest {}).await.unwrap().into_inner().synced_revision,
+            false => rest(&server, "POST", "sync").await.json()["synced_revision"].as_u64().unwrap(),
+        };
+        assert_eq!(synced, before.store_revision);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_administration_is_off_where_it_is_not_on_loopback_unless_it_is_switched_on() {
+    let data = tempfile::tempdir().unwrap();
+    for (address, admin, allowed) in
+        [("0.0.0.0:0", "auto", false), ("0.0.0.0:0", "on", true), ("127.0.0.1:0", "off", false)]
+    {
+        let environment = [("TANDEM__SERVER__ADMIN", admin)];
+        let mut server = Server::try_start_at(Command::new(binary()), data.path(), address, &[], &environment).unwrap();
+        server.ops = server.ops.replace("0.0.0.0", "127.0.0.1");
+        let answer = rest(&server, "GET", "status").await;
+        let mut grpc = grpc(&server).await;
+        if allowed {
+            assert_eq!(answer.status, 200);
+            grpc.status(StatusRequest {}).await.unwrap();
+        } else {
+            let problem = answer.json();
+            assert_eq!((answer.status, &problem["reason"]), (403, &json!("PERMISSION_DENIED")));
+            assert!(problem["detail"].as_str().unwrap().contains("set server.admin to on"), "{problem}");
+            assert_eq!(problem["trace_id"].as_str(), answer.header("kv-trace-id"));
+            let status = grpc.status(StatusRequest {}).await.unwrap_err();
+            assert_eq!(status.code(), Code::PermissionDenied);
+            assert_eq!(status.get_details_error_info().unwrap().reason, "PERMISSION_DENIED");
+            assert_eq!(grpc.sync(SyncRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
+            assert_eq!(
+                grpc.create_snapshot(CreateSnapshotRequest {}).await.unwrap_err().code(),
+                Code::PermissionDenied
+            );
+        }
+        let live = send(&client(), "GET", &format!("http://{}/livez", server.ops), &[], b"").await;
+        assert_eq!(live.status, 200, "probes are for everybody");
+        assert_eq!(server.stop(), Some(0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_taken_is_refused_with_a_reason() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    for (method, path, status, reason) in [
+        ("DELETE", "status", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "sync", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "statsu", 404, "ROUTE_NOT_FOUND"),
+        ("GET", "status?vebose", 400, "INVALID_FIELD"),
+        ("POST", "snapshots?name=x", 400, "INVALID_FIELD"),
+    ] {
+        let answer = rest(&server, method, path).await;
+        assert_eq!((answer.status, answer.header("kv-reason")), (status, Some(reason)), "{method} {path}");
+        assert!(answer.header("kv-trace-id").is_some() && answer.json()["detail"].is_string());
+    }
+    let main = send(&client(), "GET", &server.url("/v1/admin/status"), &[], b"").await;
+    assert_eq!(main.status, 404, "the store's own listener knows nothing of it");
+    let other = send(&client(), "GET", &format!("http://{}/v1/kv/a", server.ops), &[], b"").await;
+    assert_eq!(other.status, 404, "and this one nothing of keys");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn administration_is_counted_like_everything_else() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let mut grpc = grpc(&server).await;
+    grpc.status(StatusRequest {}).await.unwrap();
+    rest(&server, "GET", "status").await;
+    rest(&server, "GET", "status?x").await;
+    let metrics = send(&client(), "GET", &format!("http://{}/metrics", server.ops), &[], b"").await.text();
+    for line in [
+        "tandem_operations_total{operation=\"status\",protocol=\"grpc\",reason=\"OK\"} 1",
+        "tandem_operations_total{operation=\"status\",protocol=\"http\",reason=\"OK\"} 1",
+        "tandem_operations_total{operation=\"status\",protocol=\"http\",reason=\"INVALID_FIELD\"} 1",
+        "http_route=\"/v1/admin/status\"",
+        "rpc_method=\"tandem.admin.v1.AdminService/Status\"",
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reflection_and_health_on_the_ops_listener_speak_of_the_administration() {
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.ops)).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    let asked = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut stream = ServerReflectionClient::new(channel.clone())
+        .server_reflection_info(tokio_stream::once(asked))
+        .await
+        .unwrap()
+        .into_inner();
+    let told = stream.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(services) = told else { panic!("{told:?}") };
+    let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"tandem.admin.v1.AdminService") && !names.contains(&"tandem.v1.KvService"), "{names:?}");
+    let health = HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await.unwrap();
+    assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+}
