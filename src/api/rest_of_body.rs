@@ -20,6 +20,9 @@ use tokio::sync::oneshot;
 
 use crate::limits::DRAINED_BODY_BYTES_MAX;
 
+/// Whoever sends nothing for so long waits for the answer.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// A body that comes back, over HTTP/1, when whoever read it lets go. HTTP/2 can end one stream and needs no such thing.
 pub struct Lent {
     /// There until dropped.
@@ -54,7 +57,7 @@ impl Lender {
 async fn drain(mut body: Incoming, patience: Duration) {
     let read_off = async {
         let mut bytes = 0;
-        while let Some(Ok(frame)) = body.frame().await {
+        while let Ok(Some(Ok(frame))) = tokio::time::timeout(PAUSE_MAX, body.frame()).await {
             bytes += frame.data_ref().map_or(0, Bytes::len);
             if bytes > DRAINED_BODY_BYTES_MAX {
                 break;
