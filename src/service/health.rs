@@ -72,7 +72,15 @@ impl HealthBoard {
 impl Service {
     /// How the server is.
     pub fn health(&self) -> Health {
-        *self.inner.health.0.borrow()
+        match *self.inner.health.0.borrow() {
+            // Whoever was told that a write failed finds it here, even if the board has not heard of it yet.
+            Health::Ready if self.log_has_failed() => Health::WalFailed,
+            health => health,
+        }
+    }
+
+    fn log_has_failed(&self) -> bool {
+        self.engine().is_ok_and(|engine| *engine.health().borrow() == engine::Health::WalFailed)
     }
 
     /// How the server is, and every change of that.
