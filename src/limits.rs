@@ -98,6 +98,12 @@ pub const SEGMENT_BYTES_MAX: u64 = 1024 * MIB as u64;
 pub const SNAPSHOT_FRAME_BYTES: usize = 256 * KIB;
 /// Largest payload of a frame of a snapshot: a frame that was not full takes one more entry, or event with two of them.
 pub const SNAPSHOT_FRAME_BYTES_MAX: usize = SNAPSHOT_FRAME_BYTES + 2 * REQUEST_BYTES_MAX;
+/// Bytes of a backup's file that are read and sent at once.
+pub const BACKUP_CHUNK_BYTES: usize = 256 * KIB;
+/// Backups that are sent at once at most.
+pub const BACKUPS_MAX: usize = 2;
+/// Bytes of a segment that verifying reads at once, but for one larger record.
+pub const VERIFY_STEP_BYTES: usize = MIB;
 /// Bytes of entries that writes have handed over to a snapshot and it has not written yet, at most; past it the snapshot is
 /// begun anew.
 pub const SNAPSHOT_OVERTAKEN_BYTES_MAX: usize = 32 * MIB;

@@ -76,13 +76,17 @@ pub enum Operation {
     CreateSnapshot,
     /// Lists the snapshots.
     ListSnapshots,
+    /// Streams a snapshot.
+    Backup,
+    /// Checks the files of the store.
+    VerifyIntegrity,
     /// Brings everything that is written to disk.
     Sync,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Get,
         Self::BatchGet,
         Self::List,
@@ -99,6 +103,8 @@ impl Operation {
         Self::Status,
         Self::CreateSnapshot,
         Self::ListSnapshots,
+        Self::Backup,
+        Self::VerifyIntegrity,
         Self::Sync,
     ];
 
@@ -109,12 +115,13 @@ impl Operation {
             Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
             Self::BatchWrite | Self::Txn | Self::DeleteRange => true,
             Self::Status | Self::CreateSnapshot | Self::ListSnapshots | Self::Sync => false,
+            Self::Backup | Self::VerifyIntegrity => false,
         }
     }
 
     /// Whether it lasts as long as files are long, which no request timeout bounds.
     pub fn is_lengthy(self) -> bool {
-        matches!(self, Self::CreateSnapshot)
+        matches!(self, Self::CreateSnapshot | Self::Backup | Self::VerifyIntegrity)
     }
 
     /// As metrics and logs name it.
@@ -136,6 +143,8 @@ impl Operation {
             Self::Status => "status",
             Self::CreateSnapshot => "create_snapshot",
             Self::ListSnapshots => "list_snapshots",
+            Self::Backup => "backup",
+            Self::VerifyIntegrity => "verify_integrity",
             Self::Sync => "sync",
         }
     }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::json;
 use support::{Answer, Server, binary, client, send};
 use tandem::pb::admin::{
-    CreateSnapshotRequest, Health, ListSnapshotsRequest, StatusRequest, SyncRequest,
+    CreateSnapshotRequest, FileKind, Health, ListSnapshotsRequest, StatusRequest, SyncRequest, VerifyIntegrityRequest,
     admin_service_client::AdminServiceClient,
 };
 use tonic::{Code, transport::Channel};
@@ -216,4 +216,100 @@ async fn reflection_and_health_on_the_ops_listener_speak_of_the_administration()
     assert!(names.contains(&"tandem.admin.v1.AdminService") && !names.contains(&"tandem.v1.KvService"), "{names:?}");
     let health = HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await.unwrap();
     assert_eq!(health.into_inner().status(), ServingStatus::Serving);
+}
+
+/// Runs the program to its end.
+async fn run(arguments: &[&str], endpoint: &str) -> std::process::Output {
+    let mut command = tokio::process::Command::new(binary());
+    command.args(arguments).env("TANDEM_OPS_ENDPOINT", endpoint).output().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_taken_under_load_is_restored_to_what_was_acknowledged_before_it() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    for number in 0..50 {
+        put(&server, &format!("before-{number}"), "").await;
+    }
+    let files = tempfile::tempdir().unwrap();
+    let path = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
+    let endpoint = format!("http://{}", server.ops);
+    let by_command = path("command.snap");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let load = async {
+        let mut number = 0;
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            put(&server, &format!("beside-{number}"), "").await;
+            number += 1;
+        }
+    };
+    let backups = async {
+        let ran = run(&["backup", &by_command], &endpoint).await;
+        assert!(ran.status.success(), "{ran:?}");
+        let downloaded = rest(&server, "GET", "backup").await;
+        assert_eq!(downloaded.status, 200);
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (ran, downloaded)
+    };
+    let ((ran, downloaded), ()) = tokio::join!(backups, load);
+    let told = String::from_utf8(ran.stderr).unwrap();
+    assert!(told.contains("state hash"), "{told}");
+    assert_eq!(downloaded.header("content-length"), Some(downloaded.body.len().to_string().as_str()));
+    let by_download = path("download.snap");
+    std::fs::write(&by_download, &downloaded.body).unwrap();
+
+    // What is there is not replaced unless that is asked for.
+    let before = std::fs::read(&by_command).unwrap();
+    let again = run(&["backup", &by_command], &endpoint).await;
+    assert!(!again.status.success() && String::from_utf8_lossy(&again.stderr).contains("--force"), "{again:?}");
+    assert_eq!(std::fs::read(&by_command).unwrap(), before);
+    assert!(run(&["backup", &by_command, "--force"], &endpoint).await.status.success());
+    assert_ne!(std::fs::read(&by_command).unwrap(), before, "more was written since");
+    let left: Vec<_> = std::fs::read_dir(files.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "nothing unfinished is left: {left:?}");
+
+    for backup in [&by_command, &by_download] {
+        let new = tempfile::tempdir().unwrap();
+        let directory = new.path().join("data");
+        let ran = run(&["restore", backup, "--data-dir", directory.to_str().unwrap()], &endpoint).await;
+        assert!(ran.status.success(), "{ran:?}");
+        let restored = Server::start(&directory);
+        for number in 0..50 {
+            let url = restored.url(&format!("/v1/kv/before-{number}"));
+            assert_eq!(send(&client(), "GET", &url, &[], b"").await.text(), "value");
+        }
+    }
+    drop(server);
+    let unreachable = run(&["backup", &path("none.snap")], &endpoint).await;
+    assert_eq!(unreachable.status.code(), Some(69), "{unreachable:?}");
+    assert!(!files.path().join("none.snap").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verifying_reads_every_file_and_names_the_damaged_one() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    put(&server, "a", "").await;
+    let mut grpc = grpc(&server).await;
+    let taken = grpc.create_snapshot(CreateSnapshotRequest {}).await.unwrap().into_inner().snapshot.unwrap();
+    put(&server, "b", "").await;
+    let verified = grpc.verify_integrity(VerifyIntegrityRequest {}).await.unwrap().into_inner();
+    assert!(verified.intact && verified.bytes > 0, "{verified:?}");
+    let kinds: Vec<_> = verified.files.iter().map(|file| file.kind()).collect();
+    assert_eq!(kinds, [FileKind::Snapshot, FileKind::Segment]);
+    assert_eq!((verified.files[0].items, &verified.files[0].state_hash), (1, &taken.state_hash));
+    assert!(verified.files[1].items >= 2, "{verified:?}");
+
+    let snapshot = data.path().join("snapshots").join(&taken.file);
+    let mut bytes = std::fs::read(&snapshot).unwrap();
+    let value = bytes.windows(5).position(|window| window == b"value").unwrap();
+    bytes[value] ^= 1;
+    std::fs::write(&snapshot, bytes).unwrap();
+    let answer = rest(&server, "POST", "verify").await;
+    assert_eq!(answer.status, 200);
+    let json = answer.json();
+    assert_eq!(json["intact"], false);
+    assert!(json["files"][0]["damage"].as_str().unwrap().contains(&taken.file), "{json}");
+    assert!(json["files"][1].get("damage").is_none_or(|damage| damage == ""), "{json}");
+    assert_eq!(send(&client(), "GET", &server.url("/v1/kv/b"), &[], b"").await.status, 200, "reads go on");
 }

@@ -19,8 +19,8 @@ pub use self::{
     header::StoreId,
     progress::{Phase, Progress, Step},
     recovery::{
-        DataDirectory, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Refused, Replayed, SegmentSummary,
-        SnapshotUsed, Tear, check, in_log_order, open, read_log, read_segment,
+        DataDirectory, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Refused, Replayed, SegmentCheck,
+        SegmentSummary, SnapshotUsed, Tear, check, check_running, in_log_order, is_gone, open, read_log, read_segment,
     },
     restored::{FirstRecord, RESTORING, begin_restoring, create_log, end_restoring},
     wal::{Syncer, Wal, WalError, WalOptions, Written},

@@ -22,6 +22,7 @@ mod queue;
 mod snapshot;
 pub mod state_hash;
 mod sync_wish;
+mod verify;
 mod waiters;
 mod watch;
 pub mod window;
@@ -29,6 +30,7 @@ pub mod window;
 pub use self::{
     offline::SnapshotSummary,
     snapshot::{LastSnapshot, SnapshotInfo, SnapshotStatus},
+    verify::{FileCheck, FileKind},
     watch::{
         inbox::Filter,
         initial::{InitialState, Part},
@@ -140,6 +142,8 @@ struct Core {
 pub struct Engine {
     core: Arc<Core>,
     snapshots: Arc<Snapshots>,
+    /// Revision minus index, from one start to the next.
+    offset: u64,
     threads: Mutex<Threads>,
 }
 
@@ -210,6 +214,7 @@ impl Engine {
         let core = Arc::new(Core { store, shared: Arc::clone(&shared), waiters, sync: options.sync });
         let disk = disk_room::Watch::new(file_system, &options.data_directory, &core.shared, &snapshots);
         disk.look();
+        let offset = applier.state().offset;
         let log = Log::new(wal, applier, shared, weak_sync, term);
         log.report();
         let thread_error = |error| RecoveryError::io(&options.data_directory, error);
@@ -227,7 +232,7 @@ impl Engine {
         let snapshotter = Snapshotter::start(Arc::clone(&snapshots)).map_err(thread_error)?;
         let threads =
             Threads { log: Some(log), background, dispatcher: Some(dispatcher), snapshotter: Some(snapshotter) };
-        Ok((Self { core, snapshots, threads: Mutex::new(threads) }, opened))
+        Ok((Self { core, snapshots, offset, threads: Mutex::new(threads) }, opened))
     }
 
     /// Proposes a write of one key and waits until it is durable as asked and applied.
@@ -448,6 +453,11 @@ impl Engine {
     /// The last snapshot, and what is wrong with snapshots.
     pub fn snapshot_status(&self) -> SnapshotStatus {
         self.snapshots.status()
+    }
+
+    /// How fast snapshots are written, and read again for backups and checks.
+    pub fn snapshot_bytes_per_second(&self) -> u64 {
+        self.snapshots.bytes_per_second()
     }
 
     /// What the snapshots in the data directory say of themselves, oldest first, or why one says nothing. Reads files.

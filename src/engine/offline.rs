@@ -20,7 +20,7 @@ use prost::Message as _;
 
 use super::{
     Restoring, read_record,
-    snapshot::{Captured, Kept, Pace, Stop, WriteError, load, write},
+    snapshot::{Captured, Kept, Pace, Stop, WriteError, check, load, write},
     state_hash::state_hash,
 };
 use crate::{
@@ -99,6 +99,21 @@ pub fn verify_snapshot(
 ) -> Result<SnapshotSummary, RecoveryError> {
     let snapshot = Reader::open(file_system, path)?;
     load(&snapshot, progress)?;
+    Ok(SnapshotSummary::of(&snapshot))
+}
+
+/// The same without loading it, which takes little memory: every frame, every count, the state's hash. `advance` gets the
+/// bytes that were read now.
+pub fn check_snapshot(
+    file_system: &dyn FileSystem,
+    path: &Path,
+    mut advance: impl FnMut(u64),
+) -> Result<SnapshotSummary, RecoveryError> {
+    let snapshot = Reader::open(file_system, path)?;
+    check(&snapshot, &mut |bytes| {
+        advance(bytes);
+        true
+    })?;
     Ok(SnapshotSummary::of(&snapshot))
 }
 

@@ -24,7 +24,7 @@ use std::{
 use prost::Message as _;
 
 pub use self::{
-    admin::Admin,
+    admin::{Admin, BackingUp},
     answered::{Answered, Seen, StreamSpan},
     budget::Share,
     health::{Check, Health},

@@ -40,6 +40,10 @@ impl Method {
             "/tandem.admin.v1.AdminService/ListSnapshots" => {
                 call("tandem.admin.v1.AdminService/ListSnapshots", Operation::ListSnapshots)
             }
+            "/tandem.admin.v1.AdminService/Backup" => stream("tandem.admin.v1.AdminService/Backup", Operation::Backup),
+            "/tandem.admin.v1.AdminService/VerifyIntegrity" => {
+                call("tandem.admin.v1.AdminService/VerifyIntegrity", Operation::VerifyIntegrity)
+            }
             "/tandem.admin.v1.AdminService/Sync" => call("tandem.admin.v1.AdminService/Sync", Operation::Sync),
             "/grpc.health.v1.Health/Check" => {
                 Self { label: "grpc.health.v1.Health/Check", operation: None, streams: false }

@@ -90,7 +90,7 @@ pub(in crate::api) fn call_of<T>(request: &Request<T>) -> Result<Call, Status> {
 }
 
 /// Answers that come one after another.
-type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(in crate::api) type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl KvService for Kv {

@@ -19,7 +19,7 @@ mod range;
 mod routes;
 mod scan_lines;
 mod sharing;
-mod stream;
+pub(in crate::api) mod stream;
 mod watch;
 
 use std::{any::Any, time::Instant};

@@ -9,9 +9,12 @@ use super::{
     arguments::time_span,
     failure::{Failure, Result, innermost},
 };
-use crate::{limits, pb::kv_service_client::KvServiceClient};
+use crate::{
+    limits,
+    pb::{admin::admin_service_client::AdminServiceClient, kv_service_client::KvServiceClient},
+};
 
-/// Flags of every command.
+/// Flags of every command that asks for keys.
 #[derive(Args, Clone, Debug)]
 pub struct ConnectionFlags {
     /// The server's gRPC listener.
@@ -37,27 +40,54 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 impl ConnectionFlags {
     /// Connects.
     pub async fn connect(&self) -> Result<Store> {
-        let channel = self.prepare()?.connect().await.map_err(|error| {
-            Failure::unavailable(format!(
-                "UNAVAILABLE: {} cannot be reached: {}: start a server there, or name another by --endpoint or \
-                 TANDEM_ENDPOINT",
-                self.endpoint,
-                innermost(&error)
-            ))
-        })?;
+        // The time runs until an answer begins: a stream may last.
+        let endpoint = prepare(&self.endpoint, self.timeout)?.timeout(self.timeout);
+        let channel = reach(&self.endpoint, endpoint, "TANDEM_ENDPOINT").await?;
         Ok(KvServiceClient::new(channel).max_decoding_message_size(limits::CLIENT_ANSWER_BYTES_MAX))
     }
+}
 
-    fn prepare(&self) -> Result<Endpoint> {
-        let url =
-            if self.endpoint.contains("://") { self.endpoint.clone() } else { format!("http://{}", self.endpoint) };
-        if !url.starts_with("http://") {
-            return Err(Failure::usage(format!("--endpoint {}: only http:// is spoken", self.endpoint)));
-        }
-        let endpoint = Endpoint::from_shared(url)
-            .map_err(|_| Failure::usage(format!("--endpoint {}: write it as http://HOST:PORT", self.endpoint)))?;
-        // The time runs until an answer begins: a stream may last.
-        let endpoint = endpoint.connect_timeout(self.timeout).timeout(self.timeout).tcp_nodelay(true);
-        Ok(endpoint.http2_keep_alive_interval(KEEPALIVE).keep_alive_while_idle(true))
+/// Flags of every command that asks the ops listener.
+#[derive(Args, Clone, Debug)]
+pub struct OpsFlags {
+    /// The server's ops listener.
+    #[arg(
+        long,
+        env = "TANDEM_OPS_ENDPOINT",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:16702",
+        help_heading = "Connection"
+    )]
+    endpoint: String,
+    /// How long to wait for a connection. The work itself may last.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = time_span, help_heading = "Connection")]
+    timeout: Duration,
+}
+
+impl OpsFlags {
+    /// Connects.
+    pub async fn connect(&self) -> Result<AdminServiceClient<Channel>> {
+        let endpoint = prepare(&self.endpoint, self.timeout)?;
+        Ok(AdminServiceClient::new(reach(&self.endpoint, endpoint, "TANDEM_OPS_ENDPOINT").await?))
     }
+}
+
+fn prepare(endpoint: &str, timeout: Duration) -> Result<Endpoint> {
+    let url = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
+    if !url.starts_with("http://") {
+        return Err(Failure::usage(format!("--endpoint {endpoint}: only http:// is spoken")));
+    }
+    let endpoint = Endpoint::from_shared(url)
+        .map_err(|_| Failure::usage(format!("--endpoint {endpoint}: write it as http://HOST:PORT")))?;
+    let endpoint = endpoint.connect_timeout(timeout).tcp_nodelay(true);
+    Ok(endpoint.http2_keep_alive_interval(KEEPALIVE).keep_alive_while_idle(true))
+}
+
+async fn reach(named: &str, endpoint: Endpoint, variable: &str) -> Result<Channel> {
+    endpoint.connect().await.map_err(|error| {
+        Failure::unavailable(format!(
+            "UNAVAILABLE: {named} cannot be reached: {}: start a server there, or name another by --endpoint or {variable}",
+            innermost(&error)
+        ))
+    })
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod arguments;
 mod backoff;
+mod backup;
 mod child;
 mod connection;
 mod count;
@@ -144,6 +145,16 @@ Examples:
   gunzip < users.ndjson.gz | tandem import -
   tandem export --endpoint http://old:16701 | tandem import --endpoint http://new:16701")]
     Import(import::Import),
+    /// Write a snapshot of a running server to a file, checked and durable.
+    #[command(after_help = "\
+The server takes a snapshot, at one revision and without a pause, and streams it. The file appears under its name only when \
+it is whole, checked to its state hash, and on disk. It asks the ops listener, which must allow it: server.admin.
+
+Examples:
+  tandem backup /backups/monday.snap
+  tandem backup nightly.snap --force --endpoint http://kv-0.kv:16702
+  tandem backup - | zstd > store.snap.zst        no check: verify it when it is unpacked")]
+    Backup(backup::Backup),
 }
 
 impl Command {
@@ -175,6 +186,7 @@ impl Command {
             Self::Watch(watch) => watch.run().await,
             Self::Export(export) => export.run().await,
             Self::Import(import) => import.run().await,
+            Self::Backup(backup) => backup.run().await,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How far an export or an import has come: a bar on a terminal, a line now and then elsewhere.
+//! How far an export, an import or a backup has come: a bar on a terminal, a line now and then elsewhere.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -17,7 +17,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub struct Progress {
     bar: ProgressBar,
     verb: &'static str,
-    entries: u64,
+    /// Where entries are counted.
+    entries: Option<u64>,
     bytes: u64,
     said: Instant,
 }
@@ -34,18 +35,29 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        Self { bar, verb, entries: 0, bytes: 0, said: Instant::now() }
+        Self { bar, verb, entries: Some(0), bytes: 0, said: Instant::now() }
+    }
+
+    /// The same of what has no entries, but so many bytes.
+    pub fn of_bytes(verb: &'static str, total_bytes: u64) -> Self {
+        Self { entries: None, ..Self::new(verb, Some(total_bytes)) }
     }
 
     /// More was done.
     pub fn add(&mut self, entries: u64, bytes: u64) {
-        self.entries += entries;
+        self.entries = self.entries.map(|before| before + entries);
         self.bytes += bytes;
         self.bar.set_message(self.text());
         if self.bar.is_hidden() && self.said.elapsed() >= LINE_EVERY {
             self.said = Instant::now();
             say(self.text());
         }
+    }
+
+    /// More bytes of something that has no entries.
+    pub fn add_bytes(&mut self, bytes: u64) {
+        self.add(0, bytes);
+        self.at(self.bytes);
     }
 
     /// So much of the total is behind us.
@@ -60,6 +72,10 @@ impl Progress {
     }
 
     fn text(&self) -> String {
-        format!("{} {} entries, {}", self.verb, HumanCount(self.entries), HumanBytes(self.bytes))
+        let bytes = HumanBytes(self.bytes);
+        match self.entries {
+            Some(entries) => format!("{} {} entries, {bytes}", self.verb, HumanCount(entries)),
+            None => format!("{} {bytes}", self.verb),
+        }
     }
 }

@@ -53,6 +53,7 @@
 
 mod error;
 mod inspect;
+mod running;
 mod segments;
 mod snapshots;
 
@@ -65,6 +66,7 @@ use self::snapshots::LogFound;
 pub use self::{
     error::{RecoveryError, RecoveryErrorKind},
     inspect::{DataDirectory, SegmentSummary, in_log_order, read_segment},
+    running::{SegmentCheck, check_running, is_gone},
 };
 use super::{
     file_system::FileSystem,

@@ -83,7 +83,7 @@ pub fn load(snapshot: &Reader, progress: &Progress) -> Result<Restored, Recovery
     Ok(Restored { store, state: marks.with(window), history })
 }
 
-fn marks_of(snapshot: &Reader) -> Result<Marks, RecoveryError> {
+pub(super) fn marks_of(snapshot: &Reader) -> Result<Marks, RecoveryError> {
     let SnapshotHeader { last, time_ms, offset, apply_version, settings, .. } = snapshot.header();
     let (Some(last), Some(settings)) = (last, settings) else {
         return Err(snapshot.damaged(HEADER_AT, "the header lacks the last record or the settings"));
@@ -127,7 +127,7 @@ fn order(loaded: &Loaded, store: &Store, threads: usize) -> bool {
 /// What frames of one kind hold, with their numbers.
 type ByFrame<T> = Vec<(u64, Vec<T>)>;
 /// A remembered answer with its id and time.
-type Answer = (String, u64, Remembered);
+pub(super) type Answer = (String, u64, Remembered);
 
 fn in_order<T>(mut by_frame: ByFrame<T>) -> impl Iterator<Item = T> {
     by_frame.sort_by_key(|(number, _)| *number);
@@ -222,7 +222,7 @@ impl All<'_> {
     }
 }
 
-fn answers_of(frame: &Frame<'_>) -> Option<Vec<Answer>> {
+pub(super) fn answers_of(frame: &Frame<'_>) -> Option<Vec<Answer>> {
     let answers = SnapshotAnswers::decode(frame.payload).ok()?.answers;
     if answers.len() != frame.items as usize {
         return None;

@@ -6,6 +6,7 @@
 
 mod answers;
 mod capture;
+mod check;
 mod history;
 mod load;
 mod write;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 
 pub use self::{
     capture::{Captured, Wish},
+    check::check,
     history::Kept,
     load::{Restored, load},
     write::{Pace, Stop, WriteError, write},
@@ -192,6 +194,21 @@ impl Snapshots {
     /// Whose snapshots they are.
     pub fn store_id(&self) -> StoreId {
         self.store_id
+    }
+
+    /// How fast one is written, and read again.
+    pub fn bytes_per_second(&self) -> u64 {
+        self.policy.bytes_per_second as u64
+    }
+
+    /// Where the store is.
+    pub fn store_directory(&self) -> &Path {
+        &self.store_directory
+    }
+
+    /// What it is on.
+    pub fn file_system(&self) -> &dyn FileSystem {
+        &*self.file_system
     }
 
     /// What those in the folder say of themselves, oldest first, or why one says nothing.

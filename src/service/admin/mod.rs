@@ -1,13 +1,19 @@
 //! What operators ask of a server, without a transport. Both ways into the ops listener call this.
 
+mod backup;
 mod snapshots;
 mod status;
+mod verify;
 
 use std::{sync::Arc, time::SystemTime};
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use self::backup::BackingUp;
 use super::{Call, Service};
 use crate::{
     error::{Error, Reason, Result},
+    limits::BACKUPS_MAX,
     metrics::Operation,
     pb::admin::{SyncRequest, SyncResponse},
 };
@@ -22,12 +28,16 @@ struct Inner {
     /// `server.admin` allows it.
     allowed: bool,
     started: SystemTime,
+    /// What may be done at once.
+    backups: Arc<Semaphore>,
+    verifications: Arc<Semaphore>,
 }
 
 impl Admin {
     /// The administration of this service, refused throughout where it is not allowed. The process starts now.
     pub fn new(service: Service, allowed: bool) -> Self {
-        Self(Arc::new(Inner { service, allowed, started: SystemTime::now() }))
+        let (backups, verifications) = (Arc::new(Semaphore::new(BACKUPS_MAX)), Arc::new(Semaphore::new(1)));
+        Self(Arc::new(Inner { service, allowed, started: SystemTime::now(), backups, verifications }))
     }
 
     /// What is administered.
@@ -56,6 +66,11 @@ impl Admin {
              to on if only operators reach that listener",
         ))
     }
+}
+
+/// A place among those that do something at once; OVERLOADED when all are taken.
+fn place(places: &Arc<Semaphore>, taken: &'static str) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| Error::new(Reason::Overloaded, taken))
 }
 
 /// Runs what reads files, or takes long, elsewhere than on the core that serves. Dropped, it runs to its end all the same.

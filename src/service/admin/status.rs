@@ -92,6 +92,6 @@ fn health_to_pb(health: service::Health) -> Health {
 }
 
 /// Digits of bytes, lower case.
-fn hexadecimal(bytes: &[u8]) -> String {
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,16 +1,19 @@
 //! `tandem.admin.v1.AdminService`.
 
+use futures_util::{StreamExt as _, stream::unfold};
 use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{
-    api::grpc::{BuildError, Reported, call_of, door_to, to_status},
+    api::grpc::{BuildError, Reported, Streaming, call_of, door_to, to_status},
     config::Cors,
     pb::{
         self,
         admin::{
-            CreateSnapshotRequest, CreateSnapshotResponse, ListSnapshotsRequest, ListSnapshotsResponse, StatusRequest,
-            StatusResponse, SyncRequest, SyncResponse,
+            BackupRequest, BackupResponse, CreateSnapshotRequest, CreateSnapshotResponse, ListSnapshotsRequest,
+            ListSnapshotsResponse, StatusRequest, StatusResponse, SyncRequest, SyncResponse, VerifyIntegrityRequest,
+            VerifyIntegrityResponse,
             admin_service_server::{AdminService, AdminServiceServer},
+            backup_response::Part,
         },
     },
     service::Admin,
@@ -49,6 +52,31 @@ impl AdminService for Called {
     ) -> Result<Response<ListSnapshotsResponse>, Status> {
         let call = call_of(&request)?;
         self.admin.list_snapshots(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    type BackupStream = Streaming<BackupResponse>;
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        let call = call_of(&request)?;
+        let backing_up = self.admin.backup(&call, request.into_inner()).await.map_err(to_status)?;
+        let head = Part::Head(backing_up.head().clone());
+        let head = futures_util::stream::once(async { Ok(BackupResponse { part: Some(head) }) });
+        let chunks = unfold(Some(backing_up), |backing_up| async {
+            let mut backing_up = backing_up?;
+            let chunk = backing_up.next().await?;
+            // Nothing follows a failure.
+            let rest = chunk.is_ok().then_some(backing_up);
+            Some((chunk.map(|chunk| BackupResponse { part: Some(Part::Chunk(chunk)) }).map_err(to_status), rest))
+        });
+        Ok(Response::new(Box::pin(head.chain(chunks))))
+    }
+
+    async fn verify_integrity(
+        &self,
+        request: Request<VerifyIntegrityRequest>,
+    ) -> Result<Response<VerifyIntegrityResponse>, Status> {
+        let call = call_of(&request)?;
+        self.admin.verify_integrity(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {

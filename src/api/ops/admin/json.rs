@@ -10,7 +10,8 @@ use crate::{
     model::ms_from_duration,
     notation::show_duration,
     pb::admin::{
-        CreateSnapshotResponse, Health, ListSnapshotsResponse, Snapshot, SnapshotState, StatusResponse, SyncResponse,
+        CreateSnapshotResponse, FileCheck, FileKind, Health, ListSnapshotsResponse, Snapshot, SnapshotState,
+        StatusResponse, SyncResponse, VerifyIntegrityResponse,
     },
 };
 
@@ -214,6 +215,51 @@ impl<'answer> SnapshotJson<'answer> {
             bytes: snapshot.bytes,
             damage: &snapshot.damage,
             holds: snapshot.damage.is_empty().then(holds),
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Serialize)]
+pub struct VerifiedJson<'answer> {
+    intact: bool,
+    files: Vec<FileCheckJson<'answer>>,
+    bytes: u64,
+    elapsed: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct FileCheckJson<'answer> {
+    kind: &'static str,
+    file: &'answer str,
+    bytes: u64,
+    items: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    state_hash: &'answer str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    damage: &'answer str,
+}
+
+impl<'answer> VerifiedJson<'answer> {
+    /// The JSON of a check.
+    pub fn new(verified: &'answer VerifyIntegrityResponse) -> Self {
+        let file = |check: &'answer FileCheck| FileCheckJson {
+            kind: match check.kind() {
+                FileKind::Unspecified => "unspecified",
+                FileKind::Snapshot => "snapshot",
+                FileKind::Segment => "segment",
+            },
+            file: &check.file,
+            bytes: check.bytes,
+            items: check.items,
+            state_hash: &check.state_hash,
+            damage: &check.damage,
+        };
+        Self {
+            intact: verified.intact,
+            files: verified.files.iter().map(file).collect(),
+            bytes: verified.bytes,
+            elapsed: duration_text(verified.elapsed.as_ref()),
         }
     }
 }

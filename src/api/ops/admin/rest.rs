@@ -9,21 +9,32 @@ use axum::{
     response::Response,
     routing::any,
 };
+use bytes::Bytes;
 use http::{
-    HeaderValue, Method, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE},
+    HeaderName, HeaderValue, Method, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
 use serde::Serialize;
 
-use super::json::{CreatedJson, SnapshotsJson, StatusJson, SyncedJson};
+use super::json::{CreatedJson, SnapshotsJson, StatusJson, SyncedJson, VerifiedJson};
 use crate::{
-    api::rest::{Door, Query, Route, problem},
+    api::rest::{
+        Door, Query, Route, problem,
+        stream::{self, Piece},
+    },
     config::Cors,
     error::{Error, Reason, Result},
     metrics::{Operation, Protocol},
-    pb::admin::{CreateSnapshotRequest, ListSnapshotsRequest, StatusRequest, SyncRequest},
-    service::{Admin, Call},
+    pb::admin::{
+        BackupRequest, CreateSnapshotRequest, ListSnapshotsRequest, StatusRequest, SyncRequest, VerifyIntegrityRequest,
+    },
+    service::{Admin, BackingUp, Call},
 };
+
+const KV_REVISION: HeaderName = HeaderName::from_static("kv-revision");
+const KV_SNAPSHOT_INDEX: HeaderName = HeaderName::from_static("kv-snapshot-index");
+const KV_STATE_HASH: HeaderName = HeaderName::from_static("kv-state-hash");
+const KV_STORE_ID: HeaderName = HeaderName::from_static("kv-store-id");
 
 const STATUS: Route = Route {
     template: "/v1/admin/status",
@@ -46,14 +57,28 @@ const SYNC: Route = Route {
     remedy: "a sync takes POST, without a body",
     operation: |_| Some(Operation::Sync),
 };
+const BACKUP: Route = Route {
+    template: "/v1/admin/backup",
+    allow: "GET",
+    remedy: "a backup is downloaded by GET",
+    operation: |_| Some(Operation::Backup),
+};
+const VERIFY: Route = Route {
+    template: "/v1/admin/verify",
+    allow: "POST",
+    remedy: "verifying takes POST, without a body",
+    operation: |_| Some(Operation::VerifyIntegrity),
+};
 
-const ROUTES: [&Route; 3] = [&STATUS, &SNAPSHOTS, &SYNC];
+const ROUTES: [&Route; 5] = [&STATUS, &SNAPSHOTS, &BACKUP, &VERIFY, &SYNC];
 
 /// The door. Pages of other origins have no business here.
 pub fn door(admin: &Admin) -> Door {
     let routes = Router::new()
         .route(STATUS.template, any(status))
         .route(SNAPSHOTS.template, any(snapshots))
+        .route(BACKUP.template, any(backup))
+        .route(VERIFY.template, any(verify))
         .route(SYNC.template, any(sync))
         .fallback(nowhere)
         .with_state(admin.clone());
@@ -94,6 +119,54 @@ async fn snapshots(State(admin): State<Admin>, request: Request) -> Response {
     };
     let listed = admin.list_snapshots(&call, ListSnapshotsRequest {}).await;
     answer(listed, StatusCode::OK, |listed| to_json(&SnapshotsJson::new(listed)))
+}
+
+async fn verify(State(admin): State<Admin>, request: Request) -> Response {
+    if request.method() != Method::POST {
+        return problem::method_not_allowed(&VERIFY);
+    }
+    let call = match check(&admin, &request, Operation::VerifyIntegrity) {
+        Ok(call) => call,
+        Err(refusal) => return refusal,
+    };
+    let verified = admin.verify_integrity(&call, VerifyIntegrityRequest {}).await;
+    answer(verified, StatusCode::OK, |verified| to_json(&VerifiedJson::new(verified)))
+}
+
+async fn backup(State(admin): State<Admin>, request: Request) -> Response {
+    if request.method() != Method::GET {
+        return problem::method_not_allowed(&BACKUP);
+    }
+    let call = match check(&admin, &request, Operation::Backup) {
+        Ok(call) => call,
+        Err(refusal) => return refusal,
+    };
+    match admin.backup(&call, BackupRequest {}).await {
+        Ok(backing_up) => download(&admin, backing_up),
+        Err(error) => problem::to_response(&error),
+    }
+}
+
+/// The file as it is. One that breaks off has fewer bytes than the headers say, so that nobody takes it for whole.
+fn download(admin: &Admin, backing_up: BackingUp) -> Response {
+    let head = backing_up.head().clone();
+    let timer = admin.service().metrics().stream_begins(Some(Operation::Backup), Protocol::Http);
+    let mut response = stream::response("application/octet-stream", timer, backing_up, |mut backing_up| async {
+        match backing_up.next().await? {
+            Ok(chunk) => Some((Piece::More(chunk), backing_up)),
+            Err(_) => Some((Piece::Failed(Bytes::new()), backing_up)),
+        }
+    });
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(head.bytes));
+    headers.insert(KV_REVISION, HeaderValue::from(head.revision));
+    headers.insert(KV_SNAPSHOT_INDEX, HeaderValue::from(head.index));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let name = format!("attachment; filename=\"tandem-{}.snap\"", head.revision);
+    // Digits always make a header.
+    let texts = [(CONTENT_DISPOSITION, name), (KV_STATE_HASH, head.state_hash), (KV_STORE_ID, head.store_id)];
+    headers.extend(texts.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))));
+    response
 }
 
 async fn sync(State(admin): State<Admin>, request: Request) -> Response {
