@@ -82,11 +82,13 @@ pub enum Operation {
     VerifyIntegrity,
     /// Brings everything that is written to disk.
     Sync,
+    /// Tells of the last slow requests.
+    SlowRequests,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Get,
         Self::BatchGet,
         Self::List,
@@ -106,6 +108,7 @@ impl Operation {
         Self::Backup,
         Self::VerifyIntegrity,
         Self::Sync,
+        Self::SlowRequests,
     ];
 
     /// Whether it writes.
@@ -115,7 +118,7 @@ impl Operation {
             Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
             Self::BatchWrite | Self::Txn | Self::DeleteRange => true,
             Self::Status | Self::CreateSnapshot | Self::ListSnapshots | Self::Sync => false,
-            Self::Backup | Self::VerifyIntegrity => false,
+            Self::Backup | Self::VerifyIntegrity | Self::SlowRequests => false,
         }
     }
 
@@ -146,6 +149,7 @@ impl Operation {
             Self::Backup => "backup",
             Self::VerifyIntegrity => "verify_integrity",
             Self::Sync => "sync",
+            Self::SlowRequests => "slow_requests",
         }
     }
 

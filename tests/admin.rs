@@ -8,8 +8,8 @@ use std::process::Command;
 use serde_json::json;
 use support::{Answer, Server, binary, client, send};
 use tandem::pb::admin::{
-    CreateSnapshotRequest, FileKind, Health, ListSnapshotsRequest, StatusRequest, SyncRequest, VerifyIntegrityRequest,
-    admin_service_client::AdminServiceClient,
+    CreateSnapshotRequest, FileKind, Health, ListSnapshotsRequest, SlowRequestsRequest, StatusRequest, SyncRequest,
+    VerifyIntegrityRequest, admin_service_client::AdminServiceClient,
 };
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -312,4 +312,35 @@ async fn verifying_reads_every_file_and_names_the_damaged_one() {
     assert!(json["files"][0]["damage"].as_str().unwrap().contains(&taken.file), "{json}");
     assert!(json["files"][1].get("damage").is_none_or(|damage| damage == ""), "{json}");
     assert_eq!(send(&client(), "GET", &server.url("/v1/kv/b"), &[], b"").await.status, 200, "reads go on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_requests_are_told_with_where_their_time_went_and_never_by_their_keys() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &[("TANDEM__TELEMETRY__SLOW_REQUEST_THRESHOLD", "0ms")]);
+    put(&server, "secret-name", "").await;
+    let missing = send(&client(), "GET", &server.url("/v1/kv/absent"), &[], b"").await;
+    let answer = rest(&server, "GET", "slow").await;
+    assert_eq!(answer.status, 200);
+    let json = answer.json();
+    let list = json["requests"].as_array().unwrap();
+    let by_operation = |name: &str| list.iter().find(|request| request["operation"] == name).unwrap();
+    let (read, written) = (by_operation("get"), by_operation("put"));
+    assert_eq!((&read["reason"], &read["protocol"]), (&json!("KEY_NOT_FOUND"), &json!("http")));
+    assert_eq!(read["trace_id"].as_str(), missing.header("kv-trace-id"));
+    assert!(read.get("sync_ms").is_none(), "a read has no phases: {read}");
+    let phases = ["queue_ms", "commit_ms", "sync_ms", "apply_ms"].map(|phase| written[phase].as_f64().unwrap());
+    let total = written["total_ms"].as_f64().unwrap();
+    assert!(phases.iter().all(|phase| *phase >= 0.0) && phases.iter().sum::<f64>() <= total + 0.01, "{written}");
+    assert_eq!(written["reason"], "OK");
+    assert!(!answer.text().contains("secret-name"));
+
+    let mut grpc = grpc(&server).await;
+    let newest = grpc.slow_requests(SlowRequestsRequest { limit: 1 }).await.unwrap().into_inner().requests;
+    assert_eq!(newest.len(), 1);
+    let all = grpc.slow_requests(SlowRequestsRequest { limit: 0 }).await.unwrap().into_inner().requests;
+    let put = all.iter().find(|request| request.operation == "put").unwrap();
+    assert!(put.sync.is_some() && put.total.is_some() && put.time.is_some(), "{put:?}");
+    let refused = grpc.slow_requests(SlowRequestsRequest { limit: -1 }).await.unwrap_err();
+    assert!(refused.message().starts_with("INVALID_FIELD: "), "{refused:?}");
 }

@@ -44,6 +44,9 @@ impl Method {
             "/tandem.admin.v1.AdminService/VerifyIntegrity" => {
                 call("tandem.admin.v1.AdminService/VerifyIntegrity", Operation::VerifyIntegrity)
             }
+            "/tandem.admin.v1.AdminService/SlowRequests" => {
+                call("tandem.admin.v1.AdminService/SlowRequests", Operation::SlowRequests)
+            }
             "/tandem.admin.v1.AdminService/Sync" => call("tandem.admin.v1.AdminService/Sync", Operation::Sync),
             "/grpc.health.v1.Health/Check" => {
                 Self { label: "grpc.health.v1.Health/Check", operation: None, streams: false }

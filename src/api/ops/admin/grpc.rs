@@ -10,8 +10,8 @@ use crate::{
         self,
         admin::{
             BackupRequest, BackupResponse, CreateSnapshotRequest, CreateSnapshotResponse, ListSnapshotsRequest,
-            ListSnapshotsResponse, StatusRequest, StatusResponse, SyncRequest, SyncResponse, VerifyIntegrityRequest,
-            VerifyIntegrityResponse,
+            ListSnapshotsResponse, SlowRequestsRequest, SlowRequestsResponse, StatusRequest, StatusResponse,
+            SyncRequest, SyncResponse, VerifyIntegrityRequest, VerifyIntegrityResponse,
             admin_service_server::{AdminService, AdminServiceServer},
             backup_response::Part,
         },
@@ -82,5 +82,13 @@ impl AdminService for Called {
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
         let call = call_of(&request)?;
         self.admin.sync(&call, request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn slow_requests(
+        &self,
+        request: Request<SlowRequestsRequest>,
+    ) -> Result<Response<SlowRequestsResponse>, Status> {
+        let call = call_of(&request)?;
+        self.admin.slow_requests(&call, request.into_inner()).map(Response::new).map_err(to_status)
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     model::ms_from_duration,
     notation::show_duration,
     pb::admin::{
-        CreateSnapshotResponse, FileCheck, FileKind, Health, ListSnapshotsResponse, Snapshot, SnapshotState,
-        StatusResponse, SyncResponse, VerifyIntegrityResponse,
+        CreateSnapshotResponse, FileCheck, FileKind, Health, ListSnapshotsResponse, SlowRequest, SlowRequestsResponse,
+        Snapshot, SnapshotState, StatusResponse, SyncResponse, VerifyIntegrityResponse,
     },
 };
 
@@ -290,4 +290,63 @@ fn health_text(health: Health) -> &'static str {
 /// As queries and the configuration write it, in milliseconds at the finest.
 fn duration_text(duration: Option<&prost_types::Duration>) -> Option<String> {
     duration.and_then(ms_from_duration).map(|ms| show_duration(Duration::from_millis(ms)))
+}
+
+/// The last slow requests.
+#[derive(Debug, Serialize)]
+pub struct SlowRequestsJson<'answer> {
+    requests: Vec<SlowRequestJson<'answer>>,
+}
+
+#[derive(Debug, Serialize)]
+struct SlowRequestJson<'answer> {
+    time: Option<String>,
+    protocol: &'answer str,
+    operation: &'answer str,
+    trace_id: &'answer str,
+    /// Milliseconds, as are those that follow.
+    total_ms: f64,
+    #[serde(flatten)]
+    phases: Option<PhasesJson>,
+    reason: &'answer str,
+}
+
+#[derive(Debug, Serialize)]
+struct PhasesJson {
+    queue_ms: f64,
+    commit_ms: f64,
+    sync_ms: f64,
+    apply_ms: f64,
+}
+
+impl<'answer> SlowRequestsJson<'answer> {
+    /// The JSON of slow requests.
+    pub fn new(slow: &'answer SlowRequestsResponse) -> Self {
+        Self { requests: slow.requests.iter().map(SlowRequestJson::new).collect() }
+    }
+}
+
+impl<'answer> SlowRequestJson<'answer> {
+    fn new(request: &'answer SlowRequest) -> Self {
+        let phases = request.queue.as_ref().map(|queue| PhasesJson {
+            queue_ms: fractional_ms(Some(queue)),
+            commit_ms: fractional_ms(request.commit.as_ref()),
+            sync_ms: fractional_ms(request.sync.as_ref()),
+            apply_ms: fractional_ms(request.apply.as_ref()),
+        });
+        Self {
+            time: request.time.as_ref().and_then(time_text),
+            protocol: &request.protocol,
+            operation: &request.operation,
+            trace_id: &request.trace_id,
+            total_ms: fractional_ms(request.total.as_ref()),
+            phases,
+            reason: &request.reason,
+        }
+    }
+}
+
+/// Microseconds matter here.
+fn fractional_ms(duration: Option<&prost_types::Duration>) -> f64 {
+    duration.map_or(0.0, |duration| duration.seconds as f64 * 1e3 + f64::from(duration.nanos / 1_000) / 1e3)
 }

@@ -16,7 +16,7 @@ use http::{
 };
 use serde::Serialize;
 
-use super::json::{CreatedJson, SnapshotsJson, StatusJson, SyncedJson, VerifiedJson};
+use super::json::{CreatedJson, SlowRequestsJson, SnapshotsJson, StatusJson, SyncedJson, VerifiedJson};
 use crate::{
     api::rest::{
         Door, Query, Route, problem,
@@ -26,7 +26,8 @@ use crate::{
     error::{Error, Reason, Result},
     metrics::{Operation, Protocol},
     pb::admin::{
-        BackupRequest, CreateSnapshotRequest, ListSnapshotsRequest, StatusRequest, SyncRequest, VerifyIntegrityRequest,
+        BackupRequest, CreateSnapshotRequest, ListSnapshotsRequest, SlowRequestsRequest, StatusRequest, SyncRequest,
+        VerifyIntegrityRequest,
     },
     service::{Admin, BackingUp, Call},
 };
@@ -70,7 +71,14 @@ const VERIFY: Route = Route {
     operation: |_| Some(Operation::VerifyIntegrity),
 };
 
-const ROUTES: [&Route; 5] = [&STATUS, &SNAPSHOTS, &BACKUP, &VERIFY, &SYNC];
+const SLOW: Route = Route {
+    template: "/v1/admin/slow",
+    allow: "GET, HEAD",
+    remedy: "slow requests are only read",
+    operation: |_| Some(Operation::SlowRequests),
+};
+
+const ROUTES: [&Route; 6] = [&STATUS, &SNAPSHOTS, &BACKUP, &VERIFY, &SYNC, &SLOW];
 
 /// The door. Pages of other origins have no business here.
 pub fn door(admin: &Admin) -> Door {
@@ -80,6 +88,7 @@ pub fn door(admin: &Admin) -> Door {
         .route(BACKUP.template, any(backup))
         .route(VERIFY.template, any(verify))
         .route(SYNC.template, any(sync))
+        .route(SLOW.template, any(slow))
         .fallback(nowhere)
         .with_state(admin.clone());
     Door::to(admin.service().clone(), routes, &ROUTES, &Cors::default())
@@ -178,6 +187,18 @@ async fn sync(State(admin): State<Admin>, request: Request) -> Response {
         Err(refusal) => return refusal,
     };
     answer(admin.sync(&call, SyncRequest {}).await, StatusCode::OK, |synced| to_json(&SyncedJson::new(synced)))
+}
+
+async fn slow(State(admin): State<Admin>, request: Request) -> Response {
+    if !reads(&request) {
+        return problem::method_not_allowed(&SLOW);
+    }
+    let call = match check(&admin, &request, Operation::SlowRequests) {
+        Ok(call) => call,
+        Err(refusal) => return refusal,
+    };
+    let slow = admin.slow_requests(&call, SlowRequestsRequest::default());
+    answer(slow, StatusCode::OK, |slow| to_json(&SlowRequestsJson::new(slow)))
 }
 
 fn reads(request: &Request) -> bool {
