@@ -118,7 +118,8 @@ impl Soak {
 
     /// Refused at the limit, deletes go on, and make room.
     async fn memory_short(&mut self) {
-        let server = self.start(&[("TANDEM__STORE__MEMORY_LIMIT", "2MiB")], "memory is short").await;
+        // Half of what the writers keep at a time.
+        let server = self.start(&[("TANDEM__STORE__MEMORY_LIMIT", "1MiB")], "memory is short").await;
         self.cycle += 1;
         let load = Load::start(&server, &self.ledger, &mut self.random, self.cycle).await;
         let refused = async || (load.refusals.memory_limit.load(Ordering::Relaxed) > 0).then_some(());
