@@ -62,7 +62,7 @@ def mend_expiry(query, needed):
     if not on(query.get("keep_ttl")):
         query.pop("keep_ttl", None)
     keep_first(query, ["ttl", "expire_time", "keep_ttl"])
-    if needed and not {"ttl", "expire_time"} & set(query):
+    if needed and not {"ttl", "expire_time", "keep_ttl"} & set(query):
         query["ttl"] = "1h"
 
 
