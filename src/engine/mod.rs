@@ -432,7 +432,7 @@ impl Engine {
         if writes.clone().any(KeyWrite::grows) {
             self.core.check_disk()?;
         }
-        if shared.memory.is_full() && memory::growth_bytes(&self.core.store, writes) > 0 {
+        if self.core.memory_is_full() && memory::growth_bytes(&self.core.store, writes) > 0 {
             return Err(shared.memory.refusal());
         }
         Ok(())
@@ -522,6 +522,16 @@ impl Drop for Engine {
 }
 
 impl Core {
+    /// Whether growth is refused, as of now: memory also comes back between groups, and after a refusal there may be no
+    /// further group that would look.
+    fn memory_is_full(&self) -> bool {
+        let memory = &self.shared.memory;
+        if memory.is_full() {
+            memory.observe(self.store.totals().used_bytes);
+        }
+        memory.is_full()
+    }
+
     fn hub(&self) -> &Arc<Hub> {
         &self.shared.hub
     }
@@ -567,7 +577,7 @@ impl Core {
         }
         // The retry of a write that was taken must find its answer: only the log knows it.
         let memory = &self.shared.memory;
-        if memory.is_full() && options.request_id.is_empty() && memory::growth_of(&self.store, command) > 0 {
+        if self.memory_is_full() && options.request_id.is_empty() && memory::growth_of(&self.store, command) > 0 {
             return Err(memory.refusal());
         }
         let Some(write) = KeyWrite::of(command) else { return Ok(()) };
