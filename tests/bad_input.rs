@@ -39,6 +39,8 @@ const REST: &[Row] = &[
     ("PUT", "/v1/kv?prefix=a", &[], b"x", 405, "METHOD_NOT_ALLOWED"),
     ("GET", "/v1/kv:batchGet", &[], b"", 405, "METHOD_NOT_ALLOWED"),
     ("POST", "/v1/kv:batchGet", &[], b"not json", 400, "MALFORMED"),
+    ("POST", "/v1/kv:batchGet", &[], b"{\"keys\":[\"\xff\"]}", 400, "MALFORMED"),
+    ("POST", "/v1/kv:batchGet", &[], b"{\"keys\":[\"\\ud800\"]}", 400, "MALFORMED"),
     ("POST", "/v1/kv:batchGet", &[], b"{\"kyes\":[\"a\"]}", 400, "INVALID_FIELD"),
     ("POST", "/v1/kv:batchGet", &[], b"{}", 400, "INVALID_FIELD"),
     ("POST", "/v1/kv:batchGet", &[], b"{\"keys\":[\"a\"],\"keys_base64\":[]}", 400, "INVALID_FIELD"),

@@ -324,7 +324,7 @@ fn bad_json(json: &[u8], error: &serde_json::Error) -> Error {
         return Error::invalid_field("body", format!("{}, {place}", wrong_shape(error)));
     }
     // Where one of several fields is to be there and none is, or two are, serde takes the JSON for broken.
-    if serde_json::from_slice::<IgnoredAny>(json).is_ok() {
+    if error.to_string().starts_with("expected value at ") && serde_json::from_slice::<IgnoredAny>(json).is_ok() {
         return Error::invalid_field("body", format!("an object of exactly one field is expected, {place}"));
     }
     Error::malformed("body", format!("the body is not JSON, {place}"))
