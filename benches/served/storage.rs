@@ -247,7 +247,7 @@ pub fn run(runtime: &Runtime, keys: u64) {
     cold_starts();
     let redis = redis(keys);
     // No snapshot but those that are asked for.
-    let mut server = Server::start(&[("TANDEM__SNAPSHOT__LOG_BYTES", "1TiB")]);
+    let mut server = Server::start(&[("TANDEM__SNAPSHOT__LOG_BYTES", "1024GiB")]);
     runtime.block_on(fill(&server, "", keys));
     let took = snapshot(&server).as_secs_f64();
     let bytes = fs::metadata(newest(&server.directory().join("snapshots"), "snap")).unwrap().len();
