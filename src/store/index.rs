@@ -14,6 +14,8 @@ use super::{
 
 /// A table with this many handles splits.
 const SPLIT_AT: usize = 512;
+/// How many handles a table has on average, at most, when all are put in at once: room is left for more.
+const BUILT: usize = 384;
 /// Two tables with so many together become one.
 const MERGE_AT: usize = SPLIT_AT / 2;
 const DIRECTORY_SHIFT: u32 = 36;
@@ -72,6 +74,41 @@ fn first_slot(tags: &[u8], tag: u16) -> usize {
 }
 
 impl Index {
+    /// An index of handles with their hashes, in any order: sorted once and laid down table by table, several times as fast
+    /// as one insertion after another. `hash_of` gives the hash of any handle. `None` when no memory is left.
+    pub fn of(arena: &mut Arena, mut rows: Vec<(u64, u32)>, hash_of: impl Fn(u32) -> u64) -> Option<Self> {
+        let depth = (0..DEPTH_MAX).find(|depth| rows.len() >> depth <= BUILT).unwrap_or(DEPTH_MAX);
+        rows.sort_unstable_by_key(|(hash, _)| u64::from(directory_bits(*hash, depth)) << 16 | u64::from(tag_of(*hash)));
+        let mut at_depth = [0; DEPTH_MAX + 1];
+        at_depth[depth] = 1 << depth;
+        let mut index = Self { directory: (0..1 << depth).collect(), tables: Vec::new(), depth, at_depth };
+        index.tables.reserve_exact(1 << depth);
+        let (mut rest, mut entries) = (&rows[..], Vec::with_capacity(SPLIT_AT));
+        for number in 0..1 << depth {
+            let (mine, others) =
+                rest.split_at(rest.partition_point(|(hash, _)| directory_bits(*hash, depth) <= number));
+            rest = others;
+            entries.clear();
+            entries.extend(mine.iter().map(|(hash, handle)| (*handle, tag_of(*hash))));
+            let mut block = Block::EMPTY;
+            if !entries.is_empty() {
+                block.fill(arena, Kind::Table, &entries)?;
+                block.set_table(arena, number);
+            }
+            index.tables.push(Table { block, prefix: number, depth: depth as u8 });
+        }
+        // Chance fills a few tables more than they may be.
+        let mut number = 0;
+        while let Some(table) = index.tables.get(number) {
+            if table.block.len() > SPLIT_AT && usize::from(table.depth) < DEPTH_MAX {
+                index.split(arena, number, &hash_of)?;
+            } else {
+                number += 1;
+            }
+        }
+        Some(index)
+    }
+
     fn number_of(&self, hash: u64) -> usize {
         self.directory[directory_bits(hash, self.depth) as usize] as usize
     }
@@ -278,6 +315,35 @@ mod tests {
                 assert_eq!(super::super::block::table_of(arena.get(table.block.handle)) as usize, number);
             }
         }
+    }
+
+    #[test]
+    fn an_index_that_is_built_at_once_is_like_any_other() {
+        for count in [0, 1, 384, 385, 100_000] {
+            let mut arena = Arena::default();
+            let rows: Vec<_> = (0..count).map(|handle| (hash(handle), handle)).collect();
+            let mut index = Index::of(&mut arena, rows, hash).unwrap();
+            check(&index, &arena, &(0..count).collect());
+            assert!((0..count).all(|handle| index.find(&arena, hash(handle), |other| other == handle).is_some()));
+            for handle in count..count + 1_000 {
+                index.insert(&mut arena, hash(handle), handle, hash).unwrap();
+            }
+            check(&index, &arena, &(0..count + 1_000).collect());
+            for handle in 0..count + 1_000 {
+                index.remove(&mut arena, hash(handle), handle);
+            }
+            check(&index, &arena, &BTreeSet::new());
+            assert_eq!((arena.live_bytes(), index.tables.len(), index.depth), (0, 1, 0));
+        }
+    }
+
+    #[test]
+    fn tables_that_chance_made_too_full_are_split() {
+        // The lowest bits of the directory are the same for all.
+        let hash = |handle: u32| u64::from(handle) << 48 | u64::from(handle & 0xffff);
+        let mut arena = Arena::default();
+        let index = Index::of(&mut arena, (0..5_000).map(|handle| (hash(handle), handle)).collect(), hash).unwrap();
+        check(&index, &arena, &(0..5_000).collect());
     }
 
     #[test]

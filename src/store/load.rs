@@ -1,23 +1,23 @@
 //! Fills an empty store from many threads, much faster than one write after another: nothing is looked up, a shard's lock
-//! is taken once for many entries, and the ordered index is built at the end, from rows that are sorted already for the
-//! most part.
+//! is taken once for many entries, and the indexes are built at the end: that of keys in order from rows that are sorted
+//! already for the most part.
 
 use parking_lot::Mutex;
 
-use super::{SHARDS, Store, hash_of};
+use super::{SHARDS, Store, hash_of, rows::Rows};
 use crate::{error::Result, model::EntryRef};
 
 /// What one thread has put into the store.
 #[derive(Debug)]
 pub struct Loader<'store> {
     store: &'store Store,
-    /// Of each shard the handles of the entries put there, in the order of their coming.
-    handles: Vec<Vec<u32>>,
+    /// Of each shard the entries put there.
+    rows: Vec<Rows>,
 }
 
-/// The handles of all threads, by shard.
+/// What all threads have put, by shard.
 #[derive(Debug)]
-pub struct Loaded(Vec<Mutex<Vec<Vec<u32>>>>);
+pub struct Loaded(Vec<Mutex<Vec<Rows>>>);
 
 impl Default for Loaded {
     fn default() -> Self {
@@ -28,7 +28,7 @@ impl Default for Loaded {
 impl<'store> Loader<'store> {
     /// A loader for one thread. The store is empty but for what loaders put into it, and nobody reads or writes it.
     pub fn new(store: &'store Store) -> Self {
-        Self { store, handles: (0..SHARDS).map(|_| Vec::new()).collect() }
+        Self { store, rows: (0..SHARDS).map(|_| Rows::default()).collect() }
     }
 
     /// Puts entries into the store. No key may come twice, here or from another thread.
@@ -41,7 +41,9 @@ impl<'store> Loader<'store> {
         for (shard_number, members) in of_shard.into_iter().enumerate().filter(|(_, members)| !members.is_empty()) {
             let mut shard = self.store.shards[shard_number].write();
             for (hash, number) in members {
-                self.handles[shard_number].push(shard.load(hash, &entries[number as usize])?);
+                let entry = &entries[number as usize];
+                let handle = shard.load(entry)?;
+                self.rows[shard_number].push(hash, handle, entry.key, entry.metadata.expire_time_ms.is_some());
             }
             self.store.account(shard_number, &shard);
         }
@@ -50,7 +52,7 @@ impl<'store> Loader<'store> {
 
     /// This thread has put everything into the store.
     pub fn finish(self, loaded: &Loaded) {
-        for (all, mine) in loaded.0.iter().zip(self.handles) {
+        for (all, mine) in loaded.0.iter().zip(self.rows) {
             all.lock().push(mine);
         }
     }
@@ -66,7 +68,7 @@ impl Loaded {
     pub fn order(&self, store: &Store, shard_number: usize) -> bool {
         let rows = std::mem::take(&mut *self.0[shard_number].lock());
         let mut shard = store.shards[shard_number].write();
-        let in_order = shard.order(rows.concat()).unwrap_or(false);
+        let in_order = shard.order(&rows).unwrap_or(false);
         store.account(shard_number, &shard);
         in_order
     }

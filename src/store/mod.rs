@@ -15,6 +15,7 @@ mod load;
 mod ordered;
 mod page;
 mod record;
+mod rows;
 mod shard;
 mod view;
 mod walk;

@@ -13,6 +13,7 @@ use super::{
     index::Index,
     ordered::{Cursor, Ordered},
     record::{Draft, Placed, Record},
+    rows::{InOrder, Rows, in_order},
     view::View,
 };
 use crate::{
@@ -147,8 +148,8 @@ impl Shard {
         })
     }
 
-    /// Adds an entry that is not there, to all but the ordered index, which [`Self::order`] builds. Gives its handle.
-    pub fn load(&mut self, hash: u64, entry: &EntryRef<'_>) -> Result<u32> {
+    /// Adds an entry that is not there, but to no index: [`Self::order`] builds those. Gives its handle.
+    pub fn load(&mut self, entry: &EntryRef<'_>) -> Result<u32> {
         let content_type = self.types.number(entry.content_type).ok_or(entry.content_type);
         let value = entry.value.as_slice();
         let value_placed = match value.len() {
@@ -159,27 +160,25 @@ impl Shard {
         let units = Arena::units_for(draft.length());
         let handle = self.records.allocate(units).ok_or_else(full)?;
         draft.write(self.records.get_mut(handle, units));
-        let (seed, records) = (self.hash_seed, &self.records);
-        let hash_of_handle = |handle| hash_of(seed, Record(records.get(handle)).key());
-        self.index.insert(&mut self.blocks, hash, handle, hash_of_handle).ok_or_else(full)?;
         self.keys += 1;
         self.data_bytes += entry.key.len() + value.len();
         Ok(handle)
     }
 
-    /// Builds the ordered indexes from the handles of all loaded entries. False if a key is there twice; `None` when no
-    /// memory is left.
-    pub fn order(&mut self, mut handles: Vec<u32>) -> Option<bool> {
+    /// Builds the indexes of all loaded entries. False if a key is there twice; `None` when no memory is left.
+    pub fn order(&mut self, rows: &[Rows]) -> Option<bool> {
         let records = &self.records;
-        let record = |handle: &u32| Record(records.get(*handle));
-        // Stable, because that sort makes use of rows that are in order already.
-        handles.sort_by(|left, right| record(left).key().cmp(record(right).key()));
-        let unique = handles.windows(2).all(|pair| record(&pair[0]).key() < record(&pair[1]).key());
+        let record = |handle: u32| Record(records.get(handle));
+        let hashed = rows.iter().map(Rows::hashed).collect::<Vec<_>>().concat();
+        self.index = Index::of(&mut self.blocks, hashed, |handle| hash_of(self.hash_seed, record(handle).key()))?;
+        let InOrder { mut handles, unique } = in_order(rows, |handle| record(handle).key());
         self.ordered = Ordered::from_sorted(&mut self.blocks, Kind::Keys, &handles)?;
-        handles.retain(|handle| record(handle).expire_time_ms().is_some());
-        // They are in the order of their keys, and stay so where deadlines are the same.
-        handles.sort_by_key(|handle| record(handle).expire_time_ms());
-        self.deadlines = Ordered::from_sorted(&mut self.blocks, Kind::Deadlines, &handles)?;
+        if rows.iter().any(Rows::any_expires) {
+            handles.retain(|handle| record(*handle).expire_time_ms().is_some());
+            // They are in the order of their keys, and stay so where deadlines are the same.
+            handles.sort_by_key(|handle| record(*handle).expire_time_ms());
+            self.deadlines = Ordered::from_sorted(&mut self.blocks, Kind::Deadlines, &handles)?;
+        }
         Some(unique)
     }
 
