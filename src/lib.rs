@@ -41,8 +41,8 @@
 //!   (`store::index`), and all indexes lie in an arena as well (`store::block`): less memory, and all of it comes back.
 //! - A record publishes its revision before it lets its shards go (`engine::apply::Applier::published`): a reader that holds
 //!   its shards' locks tells exactly the revision that they show.
-//! - A range is deleted in records of 256 keys, not of 1,000 (`limits::DELETE_RANGE_KEYS_MAX`): a step under all locks
-//!   stays well below a millisecond.
+//! - A range is deleted in records of 64 keys, not of 1,000, up to four of them to a sync (`limits::DELETE_RANGE_KEYS_MAX`): a
+//!   step under all locks stays below a millisecond.
 //! - `api::ops` stands above `api::grpc` and `api::rest`, which never see each other: its listener speaks both, each through
 //!   a door of their make.
 //! - Watchers are served by a thread of their own (`engine::watch::hub`): the log thread only asks whether a record

@@ -32,7 +32,9 @@ pub const BATCH_WRITES_MAX: usize = 1_000;
 /// Guards, and operations of each branch, of one Txn at most.
 pub const TXN_OPERATIONS_MAX: usize = 128;
 /// Keys that one record of a DeleteRange removes at most: a short step under the locks.
-pub const DELETE_RANGE_KEYS_MAX: usize = 256;
+pub const DELETE_RANGE_KEYS_MAX: usize = 64;
+/// Records of one DeleteRange on their way at once at most: what one sync pays for, and no more than others wait for.
+pub const DELETE_RANGE_RECORDS_MAX: usize = 4;
 /// Entries of one batch of a Scan at most.
 pub const SCAN_BATCH_ENTRIES_MAX: usize = 256;
 /// Bytes of one batch of a Scan at most, but for one larger value.
@@ -253,6 +255,7 @@ impl Default for Limits {
 
 // The relations that the code relies on.
 const _: () = assert!(KEY_BYTES_MAX + VALUE_BYTES_MAX + CONTENT_TYPE_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(DELETE_RANGE_KEYS_MAX * DELETE_RANGE_RECORDS_MAX <= EVICT_KEYS_MAX);
 const _: () = assert!(REQUEST_ID_BYTES_MAX + 128 < RECORD_OVERHEAD_BYTES_MAX);
 // Every frame takes more than 64 bytes: a segment holds fewer records than the offset rises by.
 const _: () = assert!(SEGMENT_BYTES_MAX / 64 > 0 && UNSYNCED_RECORDS_MAX < OFFSET_STEP_UNCLEAN);

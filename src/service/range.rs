@@ -1,6 +1,8 @@
-//! Deleting a range: in records of few keys, each atomic, so that millions of keys pause nobody.
+//! Deleting a range: in records of few keys, each atomic, so that millions of keys pause nobody; several of them to a sync.
 
 use std::time::Instant;
+
+use futures_util::future::join_all;
 
 use super::{Call, Service, checks, with_outcome};
 use crate::{
@@ -11,7 +13,7 @@ use crate::{
         phases::{self, Phases},
     },
     error::{Error, Outcome, Reason, Result},
-    limits::DELETE_RANGE_KEYS_MAX,
+    limits::{DELETE_RANGE_KEYS_MAX, DELETE_RANGE_RECORDS_MAX},
     metrics::Operation,
     model::KeySpan,
     pb::{self, key_range::Kind, storage::log_record::Command},
@@ -46,33 +48,56 @@ impl Service {
         }
         let mut done = pb::DeleteRangeResponse::default();
         let mut spent = Phases::default();
+        // Most ranges are small, and a record that finds nothing more is logged for nothing.
+        let mut records = 1;
         loop {
-            let command = Command::DeleteRange(pb::DeleteRangeRequest {
-                range: Some(range_of(&span)),
-                max_keys: (limit - done.deleted).min(DELETE_RANGE_KEYS_MAX as u64),
-                options: None,
-            });
-            let committed = match engine.propose(command, options.clone(), call.deadline).await {
-                Ok(committed) => committed,
-                Err(error) if done.result.is_none() => return Err(error),
-                // What was removed so far is told rather than lost.
-                Err(error) if may_go_on_later(error.reason) => return Ok(done),
-                Err(error) => return Err(error.with_outcome(Outcome::Unknown)),
-            };
+            let commands = commands(&span, limit - done.deleted, records);
+            let proposed = commands.map(|command| engine.propose(command, options.clone(), call.deadline));
+            let answers = join_all(proposed).await;
             spent = phases::carry(spent);
-            let Committed { applied: Applied { revision, effect, .. }, durability, .. } = committed;
-            let Effect::Range { deleted, next } = effect else {
-                return Err(Error::internal("an answer of another kind"));
-            };
-            done.result = Some(pb::WriteResult { revision, durability: durability.into(), replayed: false });
-            done.deleted += deleted;
-            done.complete = next.is_none();
-            match next {
+            let mut failed = None;
+            let mut rest = None;
+            for answer in answers {
+                let Committed { applied: Applied { revision, effect, .. }, durability, .. } = match answer {
+                    Ok(committed) => committed,
+                    Err(error) => {
+                        failed.get_or_insert(error);
+                        continue;
+                    }
+                };
+                let Effect::Range { deleted, next } = effect else {
+                    return Err(Error::internal("an answer of another kind"));
+                };
+                done.result = Some(pb::WriteResult { revision, durability: durability.into(), replayed: false });
+                done.deleted += deleted;
+                done.complete = next.is_none();
+                rest = next;
+            }
+            match failed {
+                None => {}
+                Some(error) if done.result.is_none() => return Err(error),
+                // What was removed so far is told rather than lost.
+                Some(error) if may_go_on_later(error.reason) => return Ok(done),
+                Some(error) => return Err(error.with_outcome(Outcome::Unknown)),
+            }
+            match rest {
                 Some(next) if done.deleted < limit && Instant::now() < call.deadline => span.start = next,
                 _ => return Ok(done),
             }
+            records = (2 * records).min(DELETE_RANGE_RECORDS_MAX);
         }
     }
+}
+
+/// So many records, or fewer where that is enough for `keys`. All begin at the same key: each finds what those before it
+/// left.
+fn commands(span: &KeySpan, keys: u64, records: usize) -> impl Iterator<Item = Command> {
+    let step = DELETE_RANGE_KEYS_MAX as u64;
+    let range = range_of(span);
+    let counts = (0..records as u64).map(move |number| keys.saturating_sub(number * step).min(step));
+    counts.take_while(|max_keys| *max_keys > 0).map(move |max_keys| {
+        Command::DeleteRange(pb::DeleteRangeRequest { range: Some(range.clone()), max_keys, options: None })
+    })
 }
 
 fn check(request: &pb::DeleteRangeRequest, options: &pb::WriteOptions) -> Result<()> {
@@ -101,4 +126,26 @@ fn range_of(span: &KeySpan) -> pb::KeyRange {
 /// Whether the same request may simply be sent again for the rest.
 fn may_go_on_later(reason: Reason) -> bool {
     matches!(reason, Reason::Deadline | Reason::Overloaded | Reason::Draining)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_ask_for_no_more_keys_than_the_request() {
+        let span = KeySpan { start: "a".into(), end: None, prefix_bytes: 0 };
+        let counts = |keys, records| -> Vec<_> {
+            let max_keys = |command| match command {
+                Command::DeleteRange(request) => request.max_keys,
+                other => panic!("{other:?}"),
+            };
+            commands(&span, keys, records).map(max_keys).collect()
+        };
+        assert_eq!(counts(10, 1), [10]);
+        assert_eq!(counts(10, 4), [10]);
+        assert_eq!(counts(64, 4), [64]);
+        assert_eq!(counts(150, 4), [64, 64, 22]);
+        assert_eq!(counts(u64::MAX, 4), [64; 4]);
+    }
 }
