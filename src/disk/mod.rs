@@ -13,6 +13,7 @@ mod segment;
 pub mod simulated;
 pub mod snapshot;
 mod wal;
+mod whole_file;
 
 pub use self::{
     file_system::{File, FileSystem, RealFileSystem, Space},
@@ -24,6 +25,7 @@ pub use self::{
     },
     restored::{FirstRecord, RESTORING, begin_restoring, create_log, end_restoring},
     wal::{Syncer, Wal, WalError, WalOptions, Written},
+    whole_file::WholeFile,
 };
 
 #[cfg(test)]

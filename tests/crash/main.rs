@@ -1,5 +1,5 @@
 //! The whole engine over the simulated file system: crashed at every write, sync, rename and unlink of log, rotation,
-//! snapshot, purge and eviction, and failed everywhere else. (Restore: `engine/offline/tests.rs`.)
+//! snapshot, purge and eviction, and failed everywhere else. (Restore and backups: `engine/offline/tests.rs`.)
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod crashes;

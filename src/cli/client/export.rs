@@ -30,7 +30,7 @@ impl Export {
         let total = store.count(pb::CountRequest { range: Some(range.clone()) }).await?.into_inner().count;
         let mut batches = store.scan(pb::ScanRequest { range: Some(range), ..Default::default() }).await?.into_inner();
         let mut output = Output::new(Format::Json);
-        let mut progress = Progress::new("exported", Some(total));
+        let mut progress = Progress::new("exported", Some(total), true);
         let (mut store_revision, mut exported) = (0, 0);
         while let Some(batch) = batches.message().await? {
             store_revision = batch.store_revision;

@@ -57,7 +57,7 @@ impl Import {
         let store = self.connection.connect().await?;
         let (file, bytes) = open(&self.file)?;
         let mut batches = read_ahead(Lines::new(BufReader::new(file)));
-        let mut tally = Tally { progress: Progress::new("imported", bytes), kept: 0, expired: 0, refused: 0 };
+        let mut tally = Tally { progress: Progress::new("imported", bytes, false), kept: 0, expired: 0, refused: 0 };
         let mut ended = false;
         let mut outcome = Ok(());
         while let Some(batch) = batches.recv().await {

@@ -24,10 +24,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing yet. `total` is how much there is, where that is known, in the unit that [`Self::at`] gets.
-    pub fn new(verb: &'static str, total: Option<u64>) -> Self {
+    /// Nothing yet. `total` is how much there is, where that is known, in the unit that [`Self::at`] gets. `prints` says
+    /// whether the command prints meanwhile.
+    pub fn new(verb: &'static str, total: Option<u64>, prints: bool) -> Self {
         // A bar would be drawn into what is printed.
-        let drawn = io::stderr().is_terminal() && !io::stdout().is_terminal();
+        let drawn = io::stderr().is_terminal() && !(prints && io::stdout().is_terminal());
         let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(total, target);
         let template = if total.is_some() { "{msg} {wide_bar} {percent:>3}% {eta:>4}" } else { "{spinner} {msg}" };
@@ -39,8 +40,8 @@ impl Progress {
     }
 
     /// The same of what has no entries, but so many bytes.
-    pub fn of_bytes(verb: &'static str, total_bytes: u64) -> Self {
-        Self { entries: None, ..Self::new(verb, Some(total_bytes)) }
+    pub fn of_bytes(verb: &'static str, total_bytes: u64, prints: bool) -> Self {
+        Self { entries: None, ..Self::new(verb, Some(total_bytes), prints) }
     }
 
     /// More was done.

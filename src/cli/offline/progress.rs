@@ -34,8 +34,8 @@ fn show(progress: &Progress, ended: &mpsc::Receiver<()>) {
     if ends_within(QUIET) {
         return;
     }
-    // A bar would be drawn into what is printed.
-    if !io::stderr().is_terminal() || io::stdout().is_terminal() {
+    // Nothing is printed meanwhile: what standard output is makes no difference.
+    if !io::stderr().is_terminal() {
         while !ends_within(LINE_EVERY) {
             let step = progress.read();
             say(format_args!("{}: {}%", step.phase.name(), step.percent()));

@@ -160,6 +160,65 @@ async fn a_crash_at_any_operation_of_a_restore_leaves_a_whole_store_or_none() {
     }
 }
 
+/// Copies a backup as `tandem backup` writes what it receives.
+fn write_backup(disk: &SimulatedFileSystem, bytes: &[u8]) -> io::Result<()> {
+    use io::Write as _;
+    let mut whole = disk::WholeFile::create(Arc::new(disk.clone()), Path::new("backups/monday"))?;
+    // In several writes, so that one may be missing among them.
+    for chunk in bytes.chunks(bytes.len().div_ceil(7)) {
+        whole.write_all(chunk)?;
+    }
+    whole.publish()
+}
+
+#[tokio::test]
+async fn a_crash_at_any_operation_of_a_backup_leaves_a_whole_file_under_its_name_or_none() {
+    let (disk, backup, _) = with_backup().await;
+    let bytes = disk.take_file(&backup);
+    let monday = Path::new("backups/monday");
+    for before in [None, Some("there was one before, which is to be replaced")] {
+        if before.is_some() {
+            disk.put_file(monday, bytes.clone());
+        }
+        let whole = disk.after_crash(Survives::Everything, 0);
+        write_backup(&whole, &bytes).unwrap();
+        assert!(whole.operations() > 10, "create, seven writes, sync, rename, sync of the folder");
+        let mut found = 0;
+        for operation in 1..=whole.operations() + 1 {
+            let crashing = disk.after_crash(Survives::Everything, 0);
+            crashing.crash_at(operation);
+            let done = write_backup(&crashing, &bytes).is_ok();
+            for survives in [Survives::Nothing, Survives::Everything, Survives::Prefix, Survives::Anything] {
+                let restarted = crashing.after_crash(survives, operation);
+                let what = format!("crash at {operation}, {survives:?}");
+                let there = restarted.list(Path::new("backups")).unwrap().contains(&"monday".to_owned());
+                assert!(there || (!done && before.is_none()), "{what}: it was said to be there, or was before");
+                if there {
+                    found += 1;
+                    let restored = restored(&restarted, monday, None, Until::End);
+                    assert_eq!(restored.map_err(|error| format!("{what}: {error}")).unwrap().keys, 11);
+                }
+            }
+        }
+        assert!(found > 4, "{found}");
+    }
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_be_written_leaves_nothing() {
+    use crate::disk::simulated::Operation;
+    for failing in [Operation::Create, Operation::Write, Operation::Sync, Operation::Rename] {
+        let (disk, backup, _) = with_backup().await;
+        let bytes = disk.take_file(&backup);
+        disk.inject(move |operation, path| {
+            let concerned = operation == failing && path.starts_with("backups");
+            concerned.then(|| io::Error::from_raw_os_error(28))
+        });
+        assert!(write_backup(&disk, &bytes).is_err(), "{failing:?}");
+        assert_eq!(disk.list(Path::new("backups")).unwrap(), Vec::<String>::new(), "{failing:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_directory_is_verified_without_being_changed() {
     let (disk, _, revisions) = with_backup().await;
