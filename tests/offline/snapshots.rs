@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{break_at, restores::with_backup};
+use super::{break_at, restores::with_backup, support::Server};
 
 #[tokio::test]
 async fn snapshots_are_listed_with_what_they_say_of_themselves() {
@@ -59,6 +59,34 @@ async fn a_damaged_snapshot_is_exit_code_1_with_file_offset_and_remedy() {
     assert_eq!(ran.lines()[0]["kind"], "damaged");
     // The one in the directory is whole still.
     store.run(&["snapshot", "verify", "--data-dir", "data"]).ends(0);
+}
+
+#[tokio::test]
+async fn a_running_server_verifies_its_snapshots_and_its_log_and_damage_is_exit_code_1() {
+    let mut store = with_backup().await.store;
+    let snapshot = store.files("snapshots")[0].clone();
+    let server = Server::start(&store.directory.path().join("data"));
+    let endpoint = format!("http://{}", server.ops);
+    store.server = Some(server);
+    for command in ["snapshot", "wal"] {
+        let ran = store.run(&[command, "verify", "--endpoint", &endpoint]).ends(0);
+        let lines: Vec<_> = ran.out.lines().collect();
+        assert!(lines[0].starts_with("snapshots/") && lines[0].contains(": whole, 11 keys, state hash "), "{ran:?}");
+        assert!(lines[1].starts_with("wal/") && lines[1].contains(": whole, "), "{ran:?}");
+        let ran = store.run(&[command, "verify", "--json", "--endpoint", &endpoint]).ends(0);
+        let (first, second) = (&ran.lines()[0], &ran.lines()[1]);
+        assert_eq!((&first["ok"], &first["keys"]), (&json!(true), &json!(11)));
+        assert!(
+            first["state_hash"].as_str().unwrap().len() == 32 && second["records"].as_u64().unwrap() > 0,
+            "{ran:?}"
+        );
+    }
+    break_at(&snapshot, 4096 + 300);
+    let ran = store.run(&["snapshot", "verify", "--endpoint", &endpoint]).ends(1);
+    assert!(ran.err.contains(" at offset ") && ran.err.contains("Remedy: ") && ran.out.contains("wal/"), "{ran:?}");
+    let ran = store.run(&["wal", "verify", "--json", "--endpoint", &endpoint]).ends(1);
+    assert_eq!(ran.lines()[0]["ok"], json!(false));
+    assert!(ran.lines()[0]["reason"].as_str().unwrap().contains("Remedy: "), "{ran:?}");
 }
 
 #[tokio::test]

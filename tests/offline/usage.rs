@@ -34,6 +34,12 @@ fn wrong_usage_is_exit_code_64() {
         &["wal", "cat", "a.wal", "--data-dir", "data"],
         &["wal", "cat", "a.wal", "--from", "x"],
         &["wal", "verify", "a.wal", "--replay"],
+        &["wal", "verify", "--endpoint", "http://127.0.0.1:1", "--replay"],
+        &["wal", "verify", "a.wal", "--endpoint=http://127.0.0.1:1"],
+        &["wal", "verify", "--endpoint", "https://127.0.0.1:1"],
+        &["wal", "stat", "--endpoint", "http://127.0.0.1:1"],
+        &["snapshot", "verify"],
+        &["snapshot", "verify", "--data-dir", "data", "--endpoint"],
         &["snapshot", "cat", "a.snap", "--part", "all"],
         &["restore", "a.snap"],
         &["restore", "a.snap", "--data-dir", "d", "--to-revision", "1"],
@@ -69,6 +75,16 @@ async fn a_running_servers_directory_is_refused_with_the_remedy_and_its_files_ar
     let ran = store.run(&["wal", "cat", &segment]).ends(0);
     assert!(ran.out.contains("a = 1 (1 bytes)"), "{ran:?}");
     store.run(&["wal", "verify", &segment]).ends(0);
+}
+
+#[test]
+fn a_server_that_cannot_be_asked_is_exit_code_69() {
+    let directory = tempfile::tempdir().unwrap();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for command in ["wal", "snapshot"] {
+        let ran = tandem(directory.path(), &[command, "verify", "--endpoint", &closed]).ends(69);
+        assert!(ran.err.contains("UNAVAILABLE: ") && ran.err.contains("TANDEM_OPS_ENDPOINT"), "{ran:?}");
+    }
 }
 
 #[test]

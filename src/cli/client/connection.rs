@@ -34,6 +34,12 @@ pub struct ConnectionFlags {
 /// The store at the other end.
 pub type Store = KvServiceClient<Channel>;
 
+/// Names the ops listener where no flag does.
+const OPS_ENDPOINT: &str = "TANDEM_OPS_ENDPOINT";
+const OPS_ENDPOINT_DEFAULT: &str = "http://127.0.0.1:16702";
+/// How long a connection may take where no flag says so.
+const CONNECT_MAX: Duration = Duration::from_secs(15);
+
 /// After so much silence the peer is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -53,9 +59,9 @@ pub struct OpsFlags {
     /// The server's ops listener.
     #[arg(
         long,
-        env = "TANDEM_OPS_ENDPOINT",
+        env = OPS_ENDPOINT,
         value_name = "URL",
-        default_value = "http://127.0.0.1:16702",
+        default_value = OPS_ENDPOINT_DEFAULT,
         help_heading = "Connection"
     )]
     endpoint: String,
@@ -65,10 +71,16 @@ pub struct OpsFlags {
 }
 
 impl OpsFlags {
+    /// Of a command that asks the ops listener only if it is told to: this one, or that of the environment, or the usual one.
+    pub fn of(endpoint: Option<String>) -> Self {
+        let endpoint = endpoint.or_else(|| std::env::var(OPS_ENDPOINT).ok().filter(|endpoint| !endpoint.is_empty()));
+        Self { endpoint: endpoint.unwrap_or_else(|| OPS_ENDPOINT_DEFAULT.to_owned()), timeout: CONNECT_MAX }
+    }
+
     /// Connects.
     pub async fn connect(&self) -> Result<AdminServiceClient<Channel>> {
         let endpoint = prepare(&self.endpoint, self.timeout)?;
-        Ok(AdminServiceClient::new(reach(&self.endpoint, endpoint, "TANDEM_OPS_ENDPOINT").await?))
+        Ok(AdminServiceClient::new(reach(&self.endpoint, endpoint, OPS_ENDPOINT).await?))
     }
 }
 

@@ -4,7 +4,7 @@ pub(super) mod arguments;
 mod backoff;
 mod backup;
 mod child;
-mod connection;
+pub(super) mod connection;
 mod count;
 mod delete;
 mod event_command;
@@ -27,7 +27,7 @@ mod txn;
 mod watch;
 mod write;
 
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode};
 
 use clap::Subcommand;
 
@@ -160,15 +160,7 @@ Examples:
 impl Command {
     /// Carries the command out.
     pub fn run(self) -> ExitCode {
-        // The connection lives on a thread of its own: it answers the server's pings while a reader of the output rests.
-        let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return Failure::unavailable(format!("INTERNAL: no thread can be started: {error}")).report(),
-        };
-        match runtime.block_on(self.act()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.report(),
-        }
+        carry_out(self.act()).map_or_else(Failure::report, |()| ExitCode::SUCCESS)
     }
 
     async fn act(self) -> failure::Result<()> {
@@ -189,4 +181,12 @@ impl Command {
             Self::Backup(backup) => backup.run().await,
         }
     }
+}
+
+/// Does what talks to a server.
+pub(super) fn carry_out<T>(action: impl Future<Output = failure::Result<T>>) -> failure::Result<T> {
+    // The connection lives on a thread of its own: it answers the server's pings while a reader of the output rests.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let no_thread = |error| Failure::unavailable(format!("INTERNAL: no thread can be started: {error}"));
+    runtime.map_err(no_thread)?.block_on(action)
 }

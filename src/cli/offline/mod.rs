@@ -1,9 +1,11 @@
-//! The commands that look into the files of a stopped server, and make a data directory out of a backup.
+//! The commands that look into the files of a stopped server, have a running one look into its own, and make a data directory
+//! out of a backup.
 
 mod columns;
 mod progress;
 mod record;
 mod restore;
+mod running;
 mod schema;
 mod snapshot;
 mod source;

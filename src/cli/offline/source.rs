@@ -1,10 +1,11 @@
-//! What to look into: files by name, or those of a stopped server's data directory.
+//! What to look into: files by name, those of a stopped server's data directory, or those of a running server.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::{
+    cli::client::connection::OpsFlags,
     disk::{RealFileSystem, RecoveryError},
     engine::offline::{DataDirectory, in_log_order},
 };
@@ -19,6 +20,34 @@ pub struct Source {
     /// All that lie in a stopped server's data directory.
     #[arg(long, value_name = "DIRECTORY")]
     data_dir: Option<PathBuf>,
+}
+
+/// Files, a data directory, or a running server.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct SourceOrServer {
+    /// The files. A running server's may be read too.
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// All that lie in a stopped server's data directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+    /// All of a running server, which reads them itself: by its ops listener, or without a URL by that of
+    /// TANDEM_OPS_ENDPOINT, else http://127.0.0.1:16702.
+    #[arg(long, value_name = "URL", num_args = 0..=1)]
+    endpoint: Option<Option<String>>,
+}
+
+impl SourceOrServer {
+    /// The running server, where one is asked for.
+    pub fn server(&self) -> Option<OpsFlags> {
+        self.endpoint.clone().map(OpsFlags::of)
+    }
+
+    /// The files or the data directory.
+    pub fn source(self) -> Source {
+        Source { files: self.files, data_dir: self.data_dir }
+    }
 }
 
 /// The files, and where they come from a data directory, what keeps a server from starting there.

@@ -32,6 +32,14 @@ struct BadJson {
     remedy: String,
 }
 
+/// The same of a file that a running server looked into: where and what to do are in its reason.
+#[derive(Debug, Serialize)]
+struct BadElsewhereJson<'damage> {
+    file: &'damage str,
+    ok: bool,
+    reason: &'damage str,
+}
+
 impl Verdict {
     /// Nothing is wrong yet.
     pub fn new(json: bool) -> Self {
@@ -64,6 +72,17 @@ impl Verdict {
         // What was good before it stands before it.
         self.output.flush()?;
         say(error);
+        Ok(())
+    }
+
+    /// Says what a running server found wrong with a file of its own.
+    pub fn bad_elsewhere(&mut self, file: &str, reason: &str) -> Done {
+        self.damaged = true;
+        if self.is_json() {
+            self.output.json(&BadElsewhereJson { file, ok: false, reason })?;
+        }
+        self.output.flush()?;
+        say(reason);
         Ok(())
     }
 

@@ -35,10 +35,12 @@ Examples:
     /// Check that snapshots are whole: every checksum, every count, the hash of the state.
     #[command(after_help = "\
 A snapshot is loaded as a start would load it, so it takes as much memory. Exit code 1 on damage, with the file, the offset \
-and what to do.
+and what to do. A running server reads its snapshots and its log in one go, at the rate at which it writes snapshots and in \
+little memory, and tells of both.
 
 Examples:
   tandem snapshot verify backup.snap
+  tandem snapshot verify --endpoint http://127.0.0.1:16702      a running server
   tandem snapshot verify --data-dir data --json")]
     Verify(verify::Verify),
 }

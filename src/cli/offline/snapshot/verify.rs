@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    super::{Done, progress::shown, source::Source, verdict::Verdict},
+    super::{Done, progress::shown, running, source::SourceOrServer, verdict::Verdict},
     SnapshotJson,
 };
 use crate::{disk::RealFileSystem, engine::offline::verify_snapshot};
@@ -12,7 +12,7 @@ use crate::{disk::RealFileSystem, engine::offline::verify_snapshot};
 #[derive(Args, Debug)]
 pub struct Verify {
     #[command(flatten)]
-    source: Source,
+    source: SourceOrServer,
     /// One JSON document for each.
     #[arg(long)]
     json: bool,
@@ -21,7 +21,11 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Done {
         let mut verdict = Verdict::new(self.json);
-        let found = self.source.snapshots()?;
+        if let Some(server) = self.source.server() {
+            running::verify(&server, &mut verdict)?;
+            return verdict.end();
+        }
+        let found = self.source.source().snapshots()?;
         for path in &found.files {
             match shown(|progress| verify_snapshot(&RealFileSystem, path, progress)) {
                 Ok(summary) if verdict.is_json() => verdict.output.json(&SnapshotJson::of(&summary))?,

@@ -24,10 +24,12 @@ Examples:
     /// Check that the log is whole: every checksum, every record, none missing, none there twice.
     #[command(after_help = "\
 Exit code 1 on damage or where something is missing, with the file, the offset and what to do. The torn tail that a crash \
-leaves is told and is no damage: the next start cuts it off, and no acknowledged write is in it.
+leaves is told and is no damage: the next start cuts it off, and no acknowledged write is in it. A running server reads its \
+snapshots and its log in one go, at the rate at which it writes snapshots, and tells of both.
 
 Examples:
   tandem wal verify --data-dir data
+  tandem wal verify --endpoint http://127.0.0.1:16702      a running server
   tandem wal verify --data-dir data --replay      what a start would come to, and its state hash
   tandem wal verify archive/*.wal --json")]
     Verify(verify::Verify),

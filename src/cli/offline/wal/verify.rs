@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::super::{
     Done,
     progress::shown,
-    source::{Found, Source},
+    running,
+    source::{Found, Source, SourceOrServer},
     verdict::Verdict,
 };
 use crate::{
@@ -19,9 +20,9 @@ use crate::{
 #[derive(Args, Debug)]
 pub struct Verify {
     #[command(flatten)]
-    source: Source,
+    source: SourceOrServer,
     /// Apply the log to the newest snapshot as well, in memory, as a start would.
-    #[arg(long, requires = "data_dir")]
+    #[arg(long, requires = "data_dir", conflicts_with = "endpoint")]
     replay: bool,
     /// One JSON document for each file.
     #[arg(long)]
@@ -31,7 +32,12 @@ pub struct Verify {
 impl Verify {
     pub fn run(self) -> Done {
         let mut verdict = Verdict::new(self.json);
-        let found = self.source.segments()?;
+        if let Some(server) = self.source.server() {
+            running::verify(&server, &mut verdict)?;
+            return verdict.end();
+        }
+        let source = self.source.source();
+        let found = source.segments()?;
         let mut log = LogReader::default();
         let mut before: Option<SegmentSummary> = None;
         for path in &found.files {
@@ -52,22 +58,22 @@ impl Verify {
             verdict.bad(&error)?;
         }
         if self.replay {
-            self.replay(found, &mut verdict)?;
+            replay(&source, found, &mut verdict)?;
         }
         verdict.end()
     }
+}
 
-    fn replay(&self, found: Found, verdict: &mut Verdict) -> Done {
-        let Some(directory) = self.source.data_dir() else {
-            return Err(Failure::usage("--replay needs --data-dir"));
-        };
-        // It takes the lock itself.
-        drop(found);
-        match shown(|progress| verify_directory(&RealFileSystem, directory, progress)) {
-            Ok(Some(summary)) => replayed(verdict, &summary),
-            Ok(None) => verdict.output.line("there is no store yet"),
-            Err(error) => verdict.bad(&error),
-        }
+fn replay(source: &Source, found: Found, verdict: &mut Verdict) -> Done {
+    let Some(directory) = source.data_dir() else {
+        return Err(Failure::usage("--replay needs --data-dir"));
+    };
+    // It takes the lock itself.
+    drop(found);
+    match shown(|progress| verify_directory(&RealFileSystem, directory, progress)) {
+        Ok(Some(summary)) => replayed(verdict, &summary),
+        Ok(None) => verdict.output.line("there is no store yet"),
+        Err(error) => verdict.bad(&error),
     }
 }
 
