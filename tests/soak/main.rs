@@ -34,12 +34,14 @@ use self::{
 };
 
 /// What a server starts with: small, so that everything happens often.
-const SETTINGS: [(&str, &str); 5] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("TANDEM__LIMITS__REQUEST_BYTES", "64KiB"),
     ("TANDEM__LIMITS__VALUE_BYTES", "32KiB"),
     ("TANDEM__WAL__SEGMENT_BYTES", "256KiB"),
     ("TANDEM__SNAPSHOT__LOG_BYTES", "256KiB"),
     ("TANDEM__WAL__DISK_RESERVE", "64MiB"),
+    // It is a part of every snapshot: by default more than twenty times what the writers keep, and too much for a small disk.
+    ("TANDEM__LIMITS__WATCH_HISTORY_BYTES", "2MiB"),
 ];
 /// Less than the reserve by little: growth is refused within a second, and what is written until then has room.
 const BELOW_RESERVE_BYTES: u64 = 60 << 20;
@@ -137,7 +139,8 @@ impl Soak {
         let second = prost_types::Duration { seconds: 1, nanos: 0 };
         let expiry = Some(pb::Expiry { kind: Some(pb::expiry::Kind::Ttl(second)) });
         for request in [probe("kept"), probe("deleted"), pb::PutRequest { expiry, ..probe("lapses") }] {
-            load.doors[0].put(request).await.unwrap();
+            let put = load.doors[0].put(request).await;
+            put.unwrap_or_else(|refused| panic!("{refused:?} on a disk with room:\n{}", self.on_disk()));
         }
         self.fill(&load).await;
         for door in &load.doors {
@@ -173,6 +176,18 @@ impl Soak {
         let refused = async || (load.refusals.disk_full.load(Ordering::Relaxed) > before).then_some(());
         eventually("growth is refused for want of room", refused).await;
         assert!(disk.free_bytes() > 0, "before it is really full");
+    }
+
+    /// What takes room, to be shown.
+    fn on_disk(&self) -> String {
+        let folders = ["wal", "snapshots"].map(|folder| self.data.join(folder));
+        let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+        let mut lines: Vec<_> = files
+            .map(|file| format!("{:>12} {}", file.metadata().map_or(0, |data| data.len()), file.path().display()))
+            .collect();
+        lines.sort();
+        lines.extend(self.disk.as_ref().map(|disk| format!("{:>12} free", disk.free_bytes())));
+        lines.join("\n")
     }
 
     fn release(&self) {
