@@ -19,7 +19,7 @@ use std::{
 use prost::Message as _;
 
 use super::{
-    Restoring, read_record,
+    restoring::{Restoring, read_record},
     snapshot::{Captured, Kept, Pace, Stop, WriteError, check, load, write},
     state_hash::state_hash,
 };

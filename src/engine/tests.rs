@@ -5,10 +5,32 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use proptest::prelude::*;
+use prost::Message as _;
 
-use super::{clock::manual::ManualTimeSource, waiters::Waiters, *};
-use crate::{disk::simulated::SimulatedFileSystem, pb::Durability};
+use super::{
+    Engine, Options, Step,
+    apply::Applier,
+    clock::{SystemTimeSource, TimeSource, manual::ManualTimeSource},
+    completion::Committed,
+    judge::Effect,
+    proposing::fingerprint,
+    state_hash::state_hash,
+    waiters::Waiters,
+    watch::hub::Hub,
+};
+use crate::{
+    config::{SnapshotPolicy, SyncMode},
+    disk::simulated::SimulatedFileSystem,
+    limits::{Limits, OFFSET_STEP_UNCLEAN},
+    metrics::Metrics,
+    pb::{
+        self, Durability,
+        storage::{LogRecord, Open, Settings, log_record::Command},
+    },
+    store::Store,
+};
 
 mod golden;
 mod strange_files;
@@ -77,7 +99,7 @@ async fn a_retry_is_answered_until_the_window_closes_and_across_a_restart() {
 
 #[tokio::test]
 async fn concurrent_twins_get_one_answer() {
-    let engine = open(&SimulatedFileSystem::default(), Box::new(clock::SystemTimeSource::default()));
+    let engine = open(&SimulatedFileSystem::default(), Box::new(SystemTimeSource::default()));
     let twins = [(); 4].map(|()| propose(&engine, put("k", None), "twin"));
     let [a, b, c, d] = twins;
     let answers = tokio::join!(a, b, c, d);
@@ -90,33 +112,31 @@ async fn concurrent_twins_get_one_answer() {
 #[tokio::test]
 async fn a_weak_write_is_answered_before_its_sync_and_a_strong_one_carries_it_along() {
     let disk = SimulatedFileSystem::default();
-    let engine = open(&disk, Box::new(clock::SystemTimeSource::default()));
+    let engine = open(&disk, Box::new(SystemTimeSource::default()));
     let weak = pb::WriteOptions { durability: Durability::Written.into(), ..Default::default() };
     let deadline = Instant::now() + Duration::from_secs(30);
     let written = engine.propose(put("weak", None), weak, deadline).await.unwrap();
     assert_eq!(written.durability, Durability::Written);
     assert_eq!(propose(&engine, put("strong", None), "").await.durability, Durability::Fsynced);
     drop(engine);
-    let restarted = open(
-        &disk.after_crash(crate::disk::simulated::Survives::Nothing, 0),
-        Box::new(clock::SystemTimeSource::default()),
-    );
+    let restarted =
+        open(&disk.after_crash(crate::disk::simulated::Survives::Nothing, 0), Box::new(SystemTimeSource::default()));
     assert!(exists(&restarted, "weak") && exists(&restarted, "strong"));
 }
 
 #[tokio::test]
 async fn revisions_jump_after_an_unclean_stop_and_go_on_after_a_clean_one() {
     let disk = SimulatedFileSystem::default();
-    let engine = open(&disk, Box::new(clock::SystemTimeSource::default()));
+    let engine = open(&disk, Box::new(SystemTimeSource::default()));
     let first = propose(&engine, put("k", None), "").await.applied.revision;
     assert!(engine.close());
     drop(engine);
-    let engine = open(&disk, Box::new(clock::SystemTimeSource::default()));
+    let engine = open(&disk, Box::new(SystemTimeSource::default()));
     let second = propose(&engine, put("k", None), "").await.applied.revision;
     assert!(second > first && second < first + 10);
     let killed = disk.after_crash(crate::disk::simulated::Survives::Everything, 0);
     drop(engine);
-    let engine = open(&killed, Box::new(clock::SystemTimeSource::default()));
+    let engine = open(&killed, Box::new(SystemTimeSource::default()));
     let third = propose(&engine, put("k", None), "").await.applied.revision;
     assert!(third >= second + OFFSET_STEP_UNCLEAN);
 }
@@ -151,7 +171,7 @@ async fn the_expirer_removes_many_entries_through_the_log() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_names_the_revision_that_it_shows_of_an_absence_too() {
-    let engine = Arc::new(open(&SimulatedFileSystem::default(), Box::new(clock::SystemTimeSource::default())));
+    let engine = Arc::new(open(&SimulatedFileSystem::default(), Box::new(SystemTimeSource::default())));
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let reader = std::thread::spawn({
         let (engine, stop) = (Arc::clone(&engine), Arc::clone(&stop));
@@ -182,7 +202,7 @@ async fn a_read_names_the_revision_that_it_shows_of_an_absence_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn absence_by_expiry_never_reverts_however_touches_race_with_deadlines() {
     let disk = SimulatedFileSystem::default();
-    let engine = Arc::new(open(&disk, Box::new(clock::SystemTimeSource::default())));
+    let engine = Arc::new(open(&disk, Box::new(SystemTimeSource::default())));
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let reader = std::thread::spawn({
         let (engine, stop) = (Arc::clone(&engine), Arc::clone(&stop));
@@ -217,7 +237,7 @@ async fn absence_by_expiry_never_reverts_however_touches_race_with_deadlines() {
             let options = pb::WriteOptions { request_id: format!("{round}-{touch}"), ..Default::default() };
             let deadline = Instant::now() + Duration::from_secs(30);
             let touched = engine.propose(Command::Touch(request), options, deadline).await.unwrap();
-            if matches!(touched.applied.effect, judge::Effect::One(Err(_))) {
+            if matches!(touched.applied.effect, Effect::One(Err(_))) {
                 break;
             }
         }
@@ -230,7 +250,7 @@ async fn absence_by_expiry_never_reverts_however_touches_race_with_deadlines() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_reader_ever_sees_half_a_record() {
     const ACCOUNTS: u64 = 8;
-    let engine = Arc::new(open(&SimulatedFileSystem::default(), Box::new(clock::SystemTimeSource::default())));
+    let engine = Arc::new(open(&SimulatedFileSystem::default(), Box::new(SystemTimeSource::default())));
     let names: Vec<Bytes> = (0..ACCOUNTS).map(|number| format!("account-{number}").into()).collect();
     let increment = |number: u64, by: i64| {
         let key = names[number as usize].clone();
@@ -277,7 +297,7 @@ async fn no_reader_ever_sees_half_a_record() {
         let writes = [increment(from, -amount), increment(to, amount)];
         let then = writes.map(|write| pb::TxnOp { op: Some(pb::txn_op::Op::Write(write)) }).to_vec();
         let done = propose(&engine, Command::Txn(pb::TxnRequest { then, ..Default::default() }), "").await;
-        assert!(matches!(done.applied.effect, judge::Effect::Txn { succeeded: true, result: Ok(_) }));
+        assert!(matches!(done.applied.effect, Effect::Txn { succeeded: true, result: Ok(_) }));
     }
     stop.store(true, Ordering::Relaxed);
     assert!(reader.join().unwrap() > 0);
@@ -393,7 +413,7 @@ proptest! {
                 let applied = applier.apply(&record);
                 revisions.push((applied.revision, applied.effect, applied.replayed));
             }
-            (state_hash::state_hash(applier.store(), applier.state()), revisions)
+            (state_hash(applier.store(), applier.state()), revisions)
         };
         prop_assert_eq!(run(false), run(true), "as proposed, and as read back from the log");
     }
@@ -404,11 +424,11 @@ proptest! {
         for record in &records {
             applier.apply(record);
         }
-        let before = state_hash::state_hash(applier.store(), applier.state());
+        let before = state_hash(applier.store(), applier.state());
         let metadata = crate::model::Metadata {
             revision: 1 << 40, create_revision: 1, version: 1, update_time_ms: 1, expire_time_ms: None,
         };
         applier.store().write(b"another", |place| place.put(&Bytes::new(), "", metadata)).unwrap();
-        prop_assert_ne!(before, state_hash::state_hash(applier.store(), applier.state()));
+        prop_assert_ne!(before, state_hash(applier.store(), applier.state()));
     }
 }

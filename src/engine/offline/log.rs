@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use crate::{
     disk::{self, FileSystem, Progress, RecoveryError, Replayed, SegmentSummary, frame::Kind, snapshot::Reader},
-    engine::read_record,
+    engine::restoring::read_record,
     pb::storage::{LogRecord, log_record::Command},
 };
 

@@ -4,13 +4,27 @@
 //! behind it. A difference means that old logs would lead to other states: raise `APPLY_VERSION`, and keep the old rules for
 //! logs that say the old version. `TANDEM_WRITE_FIXTURES=1` writes the file of a new version, and never over one that is there.
 
-use std::{collections::HashSet, fs, path::PathBuf};
+use std::{collections::HashSet, fs, path::PathBuf, sync::Arc};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use proptest::{strategy::ValueTree as _, test_runner::TestRunner};
+use proptest::{
+    strategy::{Strategy as _, ValueTree as _},
+    test_runner::TestRunner,
+};
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
-use super::*;
+use super::records;
+use crate::{
+    engine::{
+        apply::{APPLY_VERSION, Applier},
+        state_hash::state_hash,
+        waiters::Waiters,
+        watch::hub::Hub,
+    },
+    limits::Limits,
+    pb::storage::{LogRecord, Open, log_record::Command},
+};
 
 /// Logs in the file of a version.
 const LOGS: usize = 24;
@@ -34,7 +48,7 @@ fn empty() -> Applier {
 }
 
 fn hash(applier: &Applier) -> String {
-    format!("{:032x}", state_hash::state_hash(applier.store(), applier.state()))
+    format!("{:032x}", state_hash(applier.store(), applier.state()))
 }
 
 /// Logs as this version applies them: each begins as a server's does.

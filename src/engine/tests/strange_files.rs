@@ -1,14 +1,19 @@
 //! What a start makes of files whose bytes are whole and whose meaning is not: a newer version's, another state's.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use super::*;
+use prost::Message as _;
+
+use super::options;
 use crate::{
     disk::{
-        RecoveryErrorKind, Wal,
+        self, Progress, RecoveryError, RecoveryErrorKind, Wal, WalOptions,
+        simulated::SimulatedFileSystem,
         snapshot::{Draft, Kind, Writer},
     },
-    pb::storage::{LogId, SnapshotHeader},
+    engine::{Engine, apply::APPLY_VERSION, clock::SystemTimeSource, restoring::Restoring},
+    metrics::Metrics,
+    pb::storage::{LogId, LogRecord, Open, Settings, SnapshotHeader, log_record::Command},
 };
 
 /// A log of nothing but this.
@@ -33,7 +38,7 @@ fn body(command: Command) -> Vec<u8> {
 }
 
 fn refused(disk: &SimulatedFileSystem) -> RecoveryError {
-    let time = Box::new(clock::SystemTimeSource::default());
+    let time = Box::new(SystemTimeSource::default());
     let opened = Engine::open(Arc::new(disk.clone()), &options(), time, Metrics::new(false).unwrap());
     let error = opened.map(|_| ()).unwrap_err();
     assert_eq!(error.kind, RecoveryErrorKind::Future, "{error}");
@@ -78,7 +83,7 @@ fn a_snapshot_by_newer_rules_is_future_and_not_fallen_back_from() {
 #[test]
 fn a_snapshot_of_another_state_hash_is_corrupt() {
     let disk = with_snapshot(APPLY_VERSION);
-    let time = Box::new(clock::SystemTimeSource::default());
+    let time = Box::new(SystemTimeSource::default());
     let (engine, opened) = Engine::open(Arc::new(disk), &options(), time, Metrics::new(false).unwrap()).unwrap();
     let damaged = &opened.recovery.damaged[0];
     assert_eq!(damaged.kind, RecoveryErrorKind::Damaged);
