@@ -16,7 +16,7 @@ impl Metrics {
     /// Something that was ready waited so long for its turn on a core.
     pub fn core_lagged(&self, lag: Duration) {
         if self.0.enabled {
-            self.0.core_lag.record(lag.as_secs_f64());
+            self.0.histograms.core_lag.record(lag.as_secs_f64());
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use opentelemetry::{KeyValue, metrics::Meter};
 
-use super::{Inner, Metrics, Operation, Protocol};
+use super::{Metrics, Operation, Protocol};
 use crate::error::Reason;
 
 /// Reasons are few and small: one place each, `OK` at 0.
@@ -53,10 +53,12 @@ pub struct StreamTimer {
 impl Drop for StreamTimer {
     fn drop(&mut self) {
         self.metrics.0.streams[self.protocol as usize].fetch_sub(1, Ordering::Relaxed);
-        let Inner { enabled: true, stream, stream_bound, .. } = &*self.metrics.0 else { return };
+        if !self.metrics.0.enabled {
+            return;
+        }
         let labels = (Operation::label_of(self.operation), self.protocol.label());
-        super::record(stream_bound, labels, self.started.elapsed(), || {
-            stream.bind(&[KeyValue::new("operation", labels.0), KeyValue::new("protocol", labels.1)])
+        self.metrics.0.histograms.stream.record(labels, self.started.elapsed(), || {
+            vec![KeyValue::new("operation", labels.0), KeyValue::new("protocol", labels.1)]
         });
     }
 }

@@ -1,6 +1,8 @@
 //! The catalogue, held to the names that boards, alerts and other people rely on.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+
+use http::{Method, StatusCode};
 
 use super::*;
 use crate::error::Reason;
