@@ -1,8 +1,10 @@
 //! Opening a store: recover, log the start, set the threads going.
 
 use std::{
+    io,
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -85,21 +87,8 @@ impl Engine {
         log_start(&mut wal, &mut applier, &clock, term, recovery.clean, &options.limits)
             .map_err(|error| RecoveryError::io(&options.data_directory, error))?;
         hub.publish(applier.state().revision());
-        let shared = Arc::new(Shared {
-            queue: Queue::new(options.limits.queue_items, options.limits.queue_bytes),
-            revision: applier.published(),
-            disk_full: wal.disk_full(),
-            disk_room: DiskRoom::new(options.limits.disk_reserve_bytes, options.segment_bytes),
-            memory: Memory::new(options.limits.memory_bytes, options.limits.eviction),
-            health: Sender::new(Health::Ready),
-            hub: Arc::clone(&hub),
-            clock,
-            visible_time: VisibleTime::default(),
-            metrics,
-            log_bytes: AtomicU64::new(recovery.replayed_bytes),
-            snapshot_wish: Wish::default(),
-            sync_wish: SyncWish::default(),
-        });
+        let replayed_bytes = recovery.replayed_bytes;
+        let shared = Arc::new(share(options, &wal, &applier, hub, clock, metrics, replayed_bytes));
         let snapshots = Arc::new(Snapshots::new(
             Arc::clone(&file_system),
             &options.data_directory,
@@ -117,32 +106,71 @@ impl Engine {
         let cut_bytes = opened.recovery.tear.as_ref().map_or(0, |tear| tear.bytes_cut);
         shared.metrics.recovered(opened.elapsed, cut_bytes);
         shared.metrics.memory_limit(options.limits.memory_bytes);
-        let weak_sync = match options.sync {
-            SyncMode::Always | SyncMode::Interval => WeakSync::Within(options.sync_interval),
-            SyncMode::Never => WeakSync::Watched(options.sync_interval),
-        };
         let core = Arc::new(Core { store, shared: Arc::clone(&shared), waiters, sync: options.sync });
         let disk = disk_room::Watch::new(file_system, &options.data_directory, &core.shared, &snapshots);
         disk.look();
         let offset = applier.state().offset;
-        let log = Log::new(wal, applier, shared, weak_sync, term);
+        let log = Log::new(wal, applier, shared, weak_sync(options), term);
         log.report();
-        let thread_error = |error| RecoveryError::io(&options.data_directory, error);
-        let log =
-            std::thread::Builder::new().name("tandem-log".into()).spawn(move || log.run()).map_err(thread_error)?;
-        let mut background = vec![
-            expirer::start(Arc::clone(&core)).map_err(thread_error)?,
-            evacuator::start(Arc::clone(&core)).map_err(thread_error)?,
-            disk.start().map_err(thread_error)?,
-        ];
-        if options.limits.eviction != Eviction::None {
-            background.push(evictor::start(Arc::clone(&core), options.limits.eviction).map_err(thread_error)?);
-        }
-        let dispatcher = hub.start().map_err(thread_error)?;
-        let snapshotter = Snapshotter::start(Arc::clone(&snapshots)).map_err(thread_error)?;
-        let threads =
-            Threads { log: Some(log), background, dispatcher: Some(dispatcher), snapshotter: Some(snapshotter) };
+        let threads = Threads::start(log, disk, &core, &snapshots, options.limits.eviction)
+            .map_err(|error| RecoveryError::io(&options.data_directory, error))?;
         Ok((Self { core, snapshots, offset, threads: Mutex::new(threads) }, opened))
+    }
+}
+
+impl Threads {
+    /// Sets all of them going.
+    fn start(
+        log: Log,
+        disk: disk_room::Watch,
+        core: &Arc<Core>,
+        snapshots: &Arc<Snapshots>,
+        eviction: Eviction,
+    ) -> io::Result<Self> {
+        let log = thread::Builder::new().name("tandem-log".into()).spawn(move || log.run())?;
+        let mut background =
+            vec![expirer::start(Arc::clone(core))?, evacuator::start(Arc::clone(core))?, disk.start()?];
+        if eviction != Eviction::None {
+            background.push(evictor::start(Arc::clone(core), eviction)?);
+        }
+        let dispatcher = Some(core.hub().start()?);
+        let snapshotter = Some(Snapshotter::start(Arc::clone(snapshots))?);
+        Ok(Self { log: Some(log), background, dispatcher, snapshotter })
+    }
+}
+
+/// What the log thread will share with callers.
+fn share(
+    options: &Options,
+    wal: &Wal,
+    applier: &Applier,
+    hub: Arc<Hub>,
+    clock: Clock,
+    metrics: Metrics,
+    log_bytes: u64,
+) -> Shared {
+    let limits = &options.limits;
+    Shared {
+        queue: Queue::new(limits.queue_items, limits.queue_bytes),
+        revision: applier.published(),
+        disk_full: wal.disk_full(),
+        disk_room: DiskRoom::new(limits.disk_reserve_bytes, options.segment_bytes),
+        memory: Memory::new(limits.memory_bytes, limits.eviction),
+        health: Sender::new(Health::Ready),
+        hub,
+        clock,
+        visible_time: VisibleTime::default(),
+        metrics,
+        log_bytes: AtomicU64::new(log_bytes),
+        snapshot_wish: Wish::default(),
+        sync_wish: SyncWish::default(),
+    }
+}
+
+fn weak_sync(options: &Options) -> WeakSync {
+    match options.sync {
+        SyncMode::Always | SyncMode::Interval => WeakSync::Within(options.sync_interval),
+        SyncMode::Never => WeakSync::Watched(options.sync_interval),
     }
 }
 
