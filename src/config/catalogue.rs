@@ -7,6 +7,7 @@ use config::Value;
 
 use super::{
     AdminAccess, LogFormat, MemoryLimit, Settings, SyncMode,
+    choice::{Choice as _, choice_of, words_of},
     parse::{bytes_of, duration_of, endpoint_of, memory_of, origins_of, within},
 };
 use crate::{
@@ -322,42 +323,14 @@ impl Key {
             Kind::Time(field, least, most) => {
                 *field(settings) = within(duration_of(text)?, *least, *most, text)?;
             }
-            Kind::Sync => {
-                settings.wal.sync = match text {
-                    "always" => SyncMode::Always,
-                    "interval" => SyncMode::Interval,
-                    "never" => SyncMode::Never,
-                    _ => return Err(format!("{text:?} is no mode")),
-                };
-            }
+            Kind::Sync => settings.wal.sync = choice_of(text)?,
             Kind::Memory => settings.store.memory_limit = memory_of(text)?,
-            Kind::Eviction => {
-                settings.limits.eviction = match text {
-                    "none" => Eviction::None,
-                    "all" => Eviction::All,
-                    "expiring" => Eviction::Expiring,
-                    _ => return Err(format!("{text:?} is no choice")),
-                };
-            }
-            Kind::Admin => {
-                settings.server.admin = match text {
-                    "auto" => AdminAccess::Auto,
-                    "on" => AdminAccess::On,
-                    "off" => AdminAccess::Off,
-                    _ => return Err(format!("{text:?} is no choice")),
-                };
-            }
+            Kind::Eviction => settings.limits.eviction = choice_of(text)?,
+            Kind::Admin => settings.server.admin = choice_of(text)?,
             Kind::Reserve => {
                 settings.limits.disk_reserve_bytes = if text == "auto" { None } else { Some(bytes_of(text)?) };
             }
-            Kind::Format => {
-                settings.telemetry.log_format = match text {
-                    "auto" => LogFormat::Auto,
-                    "text" => LogFormat::Text,
-                    "json" => LogFormat::Json,
-                    _ => return Err(format!("{text:?} is no format")),
-                };
-            }
+            Kind::Format => settings.telemetry.log_format = choice_of(text)?,
             Kind::Endpoint => settings.telemetry.otlp_endpoint = endpoint_of(text)?,
             Kind::Ratio => {
                 settings.telemetry.trace_sample_millionths =
@@ -386,12 +359,12 @@ impl Key {
             Kind::Time(_, least, most) => {
                 format!("{} to {}; units ms, s, m, h, d", show_duration(*least), show_duration(*most))
             }
-            Kind::Sync => "always, interval or never".into(),
-            Kind::Eviction => "none, all or expiring".into(),
-            Kind::Admin => "auto, on or off".into(),
+            Kind::Sync => words_of::<SyncMode>(),
+            Kind::Eviction => words_of::<Eviction>(),
+            Kind::Admin => words_of::<AdminAccess>(),
             Kind::Reserve => "auto, or a size; 0: none".into(),
             Kind::Memory => format!("auto, 1% to 100%, or a size from {}", show_bytes(MEMORY_BYTES_MIN)),
-            Kind::Format => "auto, text or json".into(),
+            Kind::Format => words_of::<LogFormat>(),
             Kind::Streams => "1 to 65536".into(),
             Kind::Endpoint => "http://HOST:PORT, or nothing".into(),
             Kind::Ratio => "0 to 1, such as 0.01".into(),
@@ -414,32 +387,16 @@ impl Key {
             Kind::Bytes(field, ..) => show_bytes(*field(&mut copy) as u64),
             Kind::Segment(field) => show_bytes(*field(&mut copy)),
             Kind::Time(field, ..) => show_duration(*field(&mut copy)),
-            Kind::Sync => match settings.wal.sync {
-                SyncMode::Always => "always".into(),
-                SyncMode::Interval => "interval".into(),
-                SyncMode::Never => "never".into(),
-            },
-            Kind::Eviction => match settings.limits.eviction {
-                Eviction::None => "none".into(),
-                Eviction::All => "all".into(),
-                Eviction::Expiring => "expiring".into(),
-            },
-            Kind::Admin => match settings.server.admin {
-                AdminAccess::Auto => "auto".into(),
-                AdminAccess::On => "on".into(),
-                AdminAccess::Off => "off".into(),
-            },
+            Kind::Sync => settings.wal.sync.word().into(),
+            Kind::Eviction => settings.limits.eviction.word().into(),
+            Kind::Admin => settings.server.admin.word().into(),
             Kind::Reserve => settings.limits.disk_reserve_bytes.map_or("auto".into(), show_bytes),
             Kind::Memory => match settings.store.memory_limit {
                 MemoryLimit::Percent(MEMORY_PERCENT_DEFAULT) => "auto".into(),
                 MemoryLimit::Percent(percent) => format!("{percent}%"),
                 MemoryLimit::Bytes(bytes) => show_bytes(bytes),
             },
-            Kind::Format => match settings.telemetry.log_format {
-                LogFormat::Auto => "auto".into(),
-                LogFormat::Text => "text".into(),
-                LogFormat::Json => "json".into(),
-            },
+            Kind::Format => settings.telemetry.log_format.word().into(),
             Kind::Streams => settings.limits.streams_per_connection.to_string(),
             Kind::Endpoint => format!("{:?}", settings.telemetry.otlp_endpoint.as_deref().unwrap_or_default()),
             Kind::Ratio => show_millionths(settings.telemetry.trace_sample_millionths),

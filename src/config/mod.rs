@@ -4,6 +4,7 @@
 //! and bad values are collected and reported together, each with where it came from.
 
 mod catalogue;
+mod choice;
 mod parse;
 
 use std::{
