@@ -173,6 +173,13 @@ impl Metrics {
 
 /// Shows them.
 pub(super) fn observe(meter: &Meter, gauges: &Arc<Gauges>) {
+    observe_levels(meter, gauges);
+    observe_overhead(meter, gauges);
+    observe_seconds(meter, gauges);
+    observe_counters(meter, gauges);
+}
+
+fn observe_levels(meter: &Meter, gauges: &Arc<Gauges>) {
     let gauge = |name: &'static str, unit: &'static str, help: &'static str, read: fn(&Gauges) -> &AtomicU64| {
         let gauges = Arc::clone(gauges);
         meter
@@ -212,6 +219,9 @@ pub(super) fn observe(meter: &Meter, gauges: &Arc<Gauges>) {
     gauge("tandem.disk.reserve", "By", "Bytes of that disk below which growth is refused.", |gauges| {
         &gauges.disk_reserve_bytes
     });
+}
+
+fn observe_overhead(meter: &Meter, gauges: &Arc<Gauges>) {
     let overhead = Arc::clone(gauges);
     meter
         .u64_observable_gauge("tandem.memory.overhead")
@@ -222,6 +232,9 @@ pub(super) fn observe(meter: &Meter, gauges: &Arc<Gauges>) {
             observer.observe(allocated.saturating_sub(overhead.data_bytes.load(Ordering::Relaxed)), &[]);
         })
         .build();
+}
+
+fn observe_seconds(meter: &Meter, gauges: &Arc<Gauges>) {
     let seconds = |name: &'static str, help: &'static str, read: fn(&Gauges) -> f64| {
         let gauges = Arc::clone(gauges);
         meter
@@ -245,6 +258,9 @@ pub(super) fn observe(meter: &Meter, gauges: &Arc<Gauges>) {
         "Time of the last snapshot's state, in seconds since 1970 UTC; 0: none.",
         |gauges| gauges.snapshot_last_ms.load(Ordering::Relaxed) as f64 / 1e3,
     );
+}
+
+fn observe_counters(meter: &Meter, gauges: &Arc<Gauges>) {
     let counter = |name: &'static str, unit: &'static str, help: &'static str, read: fn(&Gauges) -> &AtomicU64| {
         let gauges = Arc::clone(gauges);
         meter

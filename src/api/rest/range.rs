@@ -122,7 +122,7 @@ pub struct DeletedJson {
 
 /// Delete a range
 ///
-/// Of one of `prefix`, `start` and `end`, `key`, or `all`; everything goes only with `all`. In records of 1,000 keys at
+/// Of one of `prefix`, `start` and `end`, `key`, or `all`; everything goes only with `all`. In records of 64 keys at
 /// most, each atomic. It takes no `Idempotency-Key`: to repeat it is safe by nature. With `validate_only` it counts.
 #[utoipa::path(
     delete,

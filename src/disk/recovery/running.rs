@@ -60,36 +60,14 @@ pub fn check_running(
                 format!("its records end before index {next_index}, and the next segment begins at {first_index}");
             last.damage.get_or_insert_with(|| damaged(&last.path, end, reason));
         }
-        let sequence = match read_header(fs, &path, first_index) {
-            Ok(header) => header.sequence,
-            Err(error) => {
-                before = None;
-                if !is_gone(fs, &path) {
-                    checks.push(SegmentCheck { path, bytes: 0, records: 0, damage: Some(error) });
-                }
-                continue;
-            }
-        };
-        let mut reading =
-            Reading { file: &*file, sequence, window: Vec::new(), at: HEADER_BYTES as u64, next_index: first_index };
-        match reading.read(advance) {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(error) => {
-                let damage = RecoveryError::io(&path, error);
-                checks.push(SegmentCheck {
-                    path,
-                    bytes: reading.at,
-                    records: reading.next_index - first_index,
-                    damage: Some(damage),
-                });
-                before = None;
-                continue;
+        match check_segment(fs, &*file, path, first_index, advance) {
+            Found::Gone => before = None,
+            Found::Stopped => return Ok(None),
+            Found::Segment { check, end } => {
+                checks.push(check);
+                before = end;
             }
         }
-        let (next_index, end) = (reading.next_index, reading.at);
-        checks.push(SegmentCheck { path, bytes: end, records: next_index - first_index, damage: None });
-        before = Some((next_index, end));
     }
     if let (Some((next_index, end)), Some(last)) = (before, checks.last_mut())
         && next_index <= synced_index
@@ -99,6 +77,46 @@ pub fn check_running(
         last.damage = Some(damaged(&last.path, end, reason));
     }
     Ok(Some(checks))
+}
+
+/// What became of the check of a segment.
+enum Found {
+    /// A snapshot made it superfluous meanwhile.
+    Gone,
+    /// It was told to stop.
+    Stopped,
+    /// It was read.
+    Segment {
+        check: SegmentCheck,
+        /// Index behind its last record, and offset; `None` where it could not be read to its end.
+        end: Option<(u64, u64)>,
+    },
+}
+
+fn check_segment(
+    fs: &dyn FileSystem,
+    file: &dyn File,
+    path: PathBuf,
+    first_index: u64,
+    advance: &mut dyn FnMut(u64) -> bool,
+) -> Found {
+    let sequence = match read_header(fs, &path, first_index) {
+        Ok(header) => header.sequence,
+        Err(_) if is_gone(fs, &path) => return Found::Gone,
+        Err(error) => {
+            let check = SegmentCheck { path, bytes: 0, records: 0, damage: Some(error) };
+            return Found::Segment { check, end: None };
+        }
+    };
+    let mut reading = Reading { file, sequence, window: Vec::new(), at: HEADER_BYTES as u64, next_index: first_index };
+    let damage = match reading.read(advance) {
+        Ok(true) => None,
+        Ok(false) => return Found::Stopped,
+        Err(error) => Some(RecoveryError::io(&path, error)),
+    };
+    let end = damage.is_none().then_some((reading.next_index, reading.at));
+    let records = reading.next_index - first_index;
+    Found::Segment { check: SegmentCheck { path, bytes: reading.at, records, damage }, end }
 }
 
 /// Whether a file is there no more.
