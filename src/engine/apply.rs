@@ -381,10 +381,7 @@ fn carry_out_branch(
         let judged = places.at(first + number, key, |place| {
             let entry = place.entry().filter(|entry| !entry.metadata.expired_at(time_ms));
             match KeyWrite::of_txn_op(op) {
-                None => {
-                    let with_value = !matches!(&op.op, Some(pb::txn_op::Op::Get(get)) if get.metadata_only);
-                    Ok((None, entry.map(|entry| entry.to_pb(with_value)), None))
-                }
+                None => Ok((None, entry.map(|entry| entry.to_pb(KeyWrite::reads_value(op))), None)),
                 Some(write) => {
                     let (change, plan) = judge(write, entry.as_ref(), time_ms, revision)?;
                     let previous = entry.filter(|_| write.return_previous()).map(|entry| entry.to_pb(true));

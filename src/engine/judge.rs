@@ -113,6 +113,11 @@ impl<'command> KeyWrite<'command> {
         }
     }
 
+    /// Whether one operation of a transaction, if it reads, asks for the value.
+    pub fn reads_value(op: &pb::TxnOp) -> bool {
+        !matches!(&op.op, Some(pb::txn_op::Op::Get(get)) if get.metadata_only)
+    }
+
     /// The key.
     pub fn key(self) -> &'command Bytes {
         match self {

@@ -107,7 +107,10 @@ impl Service {
                 let holds = Conditions::from_pb(&guard.conditions).is_ok_and(|all| all.check(entry).is_ok());
                 succeeded &= holds;
             }
-            None => entries.push(entry.map(|entry| entry.to_pb(true))),
+            None => {
+                let with_value = ops.get(number - guards.len()).is_some_and(|op| KeyWrite::reads_value(op));
+                entries.push(entry.map(|entry| entry.to_pb(with_value)));
+            }
         });
         let (branch, first) = match succeeded {
             true => (&request.then, 0),

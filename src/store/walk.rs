@@ -125,8 +125,8 @@ impl Store {
         next
     }
 
-    /// How many entries lie in `[start, end)`, of those that are not past their deadline at `time_ms`. `locked` runs under
-    /// the locks.
+    /// How many entries lie in `[start, end)`, of those that are not past their deadline at the time that `locked` gives,
+    /// which runs under the locks.
     pub fn count(&self, start: &[u8], end: Option<&[u8]>, locked: impl FnOnce() -> u64) -> u64 {
         let guards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
         let time_ms = locked();

@@ -576,10 +576,15 @@ async fn many_writes_are_retried_and_validated(door: &Door) {
     };
     let would = door.txn(txn(only())).await.unwrap();
     assert!(would.succeeded && matches!(did(&would.results[1]), Did::Increment(done) if done.value == 2));
+    use pb::read_result::Kind::{Entry, Unprocessed};
+    let bare = pb::GetRequest { key: "v/n".into(), metadata_only: true };
+    let bare = pb::TxnOp { op: Some(InTxn::Get(bare)) };
+    let would = door.txn(pb::TxnRequest { then: vec![bare], options: only(), ..Default::default() }).await.unwrap();
+    let Did::Get(pb::ReadResult { kind: Some(Entry(entry)) }) = did(&would.results[0]) else { panic!("{would:?}") };
+    assert!(entry.value.is_empty() && entry.version == 1, "validated, too, a read leaves out what it was told to");
     let first = door.txn(txn(request_id("txn-1"))).await.unwrap();
     let again = door.txn(txn(request_id("txn-1"))).await.unwrap();
     assert!(again.result.unwrap().replayed && revision(&again.result) == revision(&first.result));
-    use pb::read_result::Kind::Unprocessed;
     assert!(matches!(did(&again.results[0]), Did::Get(read) if read.kind == Some(Unprocessed(true))));
     assert_eq!(held(door, "v/n").await.unwrap(), "2");
     let aborting = || pb::TxnRequest {
