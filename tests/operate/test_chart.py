@@ -39,6 +39,29 @@ COMBINATIONS = {
         "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["kv.example"]},
         "grpcRoute": {"enabled": True, "parentRefs": [{"name": "public", "namespace": "gateways"}]},
     },
+    "backups": {"backup": {"enabled": True, "keep": 30, "schedule": "@hourly", "size": "100Gi", "storageClassName": "cheap"}},
+    "backups to a volume that is there": {
+        "backup": {"enabled": True, "existingClaim": "shared", "alerts": {"enabled": True}},
+        "networkPolicy": {"enabled": True},
+        "config": {"server": {"admin": True}},
+    },
+    "restored from a backup": {
+        "backup": {"enabled": True},
+        "restore": {
+            "enabled": True,
+            "volume": {"persistentVolumeClaim": {"claimName": "kv-tandem-backup", "readOnly": True}},
+            "file": "kv-tandem/20261125T031700Z.snap",
+        },
+    },
+    "restored to a revision of an old volume": {
+        "restore": {
+            "enabled": True,
+            "volume": {"persistentVolumeClaim": {"claimName": "data-kv-tandem-0"}},
+            "file": "snapshots/00000000000000120000.snap",
+            "wal": "wal",
+            "toRevision": "1099511628776",
+        },
+    },
     "closed network": {"networkPolicy": {"enabled": True, "clients": [], "metrics": []}},
     "a load balancer": {"service": {"type": "LoadBalancer", "annotations": {"internal": "true"}, "grpcAppProtocol": "grpc"}},
     "a release of another name": {"fullnameOverride": "cache", "nameOverride": "kv", "podDisruptionBudget": {"enabled": False}},
@@ -47,6 +70,7 @@ COMBINATIONS = {
         "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}}],
     },
 }
+RESTORE = {"enabled": True, "volume": {"emptyDir": {}}, "file": "a.snap"}
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
@@ -87,6 +111,19 @@ def test_it_lints_strictly_and_renders_what_the_store_accepts(name, tmp_path):
         ({"config": {"server": {"data_dir": "/data"}}}, "config.server.data_dir: the image sets it"),
         ({"serviceMonitor": {"interval": "often"}}, "interval"),
         ({"podLabels": {"tier": 1}}, "podLabels"),
+        ({"backup": {"schedule": "at night"}}, "schedule"),
+        ({"backup": {"keep": 0}}, "keep"),
+        ({"backup": {"enabled": True}, "config": {"server": {"admin": "off"}}}, "config.server.admin: backup.enabled needs it"),
+        ({"backup": {"enabled": True}, "config": {"server": {"admin": False}}}, "config.server.admin: backup.enabled needs it"),
+        ({"backup": {"enabled": True}, "extraEnv": [{"name": "TANDEM__SERVER__ADMIN", "value": "off"}]}, "TANDEM__SERVER__ADMIN"),
+        ({"restore": {"enabled": True, "file": "a.snap"}}, "volume"),
+        ({"restore": {"enabled": True, "volume": {"emptyDir": {}}}}, "file"),
+        ({"restore": {"file": "/a.snap"}}, "file"),
+        ({"restore": {**RESTORE, "toTime": "2026-11-25T08:59:59Z"}}, "restore.wal: a backup has one state only"),
+        ({"restore": {**RESTORE, "wal": "wal", "toRevision": "7", "toTime": "2026-11-25T08:59:59Z"}}, "keep one of them"),
+        ({"restore": {"toTime": "yesterday"}}, "toTime"),
+        ({"restore": {"toRevision": 7}}, "toRevision"),
+        ({"serviceMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}}, "networkPolicy.metrics: "),
     ],
     ids=str,
 )
@@ -96,10 +133,15 @@ def test_it_refuses_what_it_would_ignore_or_break_on(values, complaint):
 
 
 def test_every_value_does_something():
-    before = try_rendered(EVERYTHING)
+    # A restore stops at a time or at a revision: everything but one of them.
+    bases = {"restore.toRevision": with_value(EVERYTHING, ("restore", "toTime"), "")}
+    everything_rendered = try_rendered(EVERYTHING)
+    assert everything_rendered
     for path, value in leaves(DEFAULTS):
+        base = bases.get(".".join(path), EVERYTHING)
+        before = everything_rendered if base is EVERYTHING else try_rendered(base)
         for change in different(path, value):
-            after = try_rendered(with_value(EVERYTHING, path, change))
+            after = try_rendered(with_value(base, path, change))
             if after not in (None, before):
                 break
         else:
@@ -122,6 +164,14 @@ def different(path, value):
         "replicas": [0],
         "resources": [{"limits": {"memory": "2Gi"}}],
         "config": [{"wal": {"sync": "never"}}],
+        "backup.schedule": ["@daily"],
+        "backup.size": ["11Gi"],
+        "backup.accessModes": [["ReadWriteMany"]],
+        "backup.whenDeleted": ["Delete"],
+        "backup.resources": [{"limits": {"memory": "2Gi"}}],
+        "backup.activeDeadlineSeconds": [7200],
+        "restore.toRevision": ["7"],
+        "restore.toTime": ["2026-11-26T08:59:59Z"],
     }
     if ".".join(path) in chosen:
         return chosen[".".join(path)]

@@ -39,11 +39,39 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 
 {{/* The configuration file. What the image's environment decides, a file cannot: say so instead of ignoring it. */}}
 {{- define "tandem.config" -}}
-{{- $server := .Values.config.server | default dict }}
+{{- $config := deepCopy .Values.config }}
+{{- $server := $config.server | default dict }}
 {{- range $key := list "data_dir" "http_address" "grpc_address" "ops_address" }}
 {{- if hasKey $server $key }}
 {{- fail (printf "config.server.%s: the image sets it, and probes, Services and the volume go by that; take it out" $key) }}
 {{- end }}
 {{- end }}
-{{- toYaml .Values.config }}
+{{- /* YAML's unquoted on and off. */ -}}
+{{- if kindIs "bool" $server.admin }}
+{{- $_ := set $server "admin" (ternary "on" "off" $server.admin) }}
+{{- end }}
+{{- if .Values.backup.enabled }}
+{{- range .Values.extraEnv }}
+{{- if and (eq .name "TANDEM__SERVER__ADMIN") (ne (toString .value) "on") }}
+{{- fail "extraEnv: backup.enabled needs the administration, which TANDEM__SERVER__ADMIN switches off; take it out" }}
+{{- end }}
+{{- end }}
+{{- if ne (get $server "admin" | default "on") "on" }}
+{{- fail "config.server.admin: backup.enabled needs it on, and sees to that; take it out" }}
+{{- end }}
+{{- $_ := set $server "admin" "on" }}
+{{- $_ := set $config "server" $server }}
+{{- end }}
+{{- toYaml $config }}
+{{- end }}
+
+{{/* Name of the backups' objects; a CronJob's leaves room for what its runs add. */}}
+{{- define "tandem.backupName" -}}
+{{ include "tandem.fullname" . | trunc 45 | trimSuffix "-" }}-backup
+{{- end }}
+
+{{/* Labels of the backups' pods: not those that Services and the PodDisruptionBudget select. */}}
+{{- define "tandem.backupLabels" -}}
+app.kubernetes.io/name: {{ include "tandem.name" . | trunc 56 | trimSuffix "-" }}-backup
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
