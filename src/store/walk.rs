@@ -37,15 +37,15 @@ impl Places<'_> {
 }
 
 impl Store {
+    /// Of each key its hash, and the number of its shard.
+    fn places<'keys>(&self, keys: impl Iterator<Item = &'keys Bytes>) -> Vec<(u64, usize)> {
+        let hashes = keys.map(|key| hash_of(self.hash_seed, key));
+        hashes.map(|hash| (hash, Self::shard_number(hash))).collect()
+    }
+
     /// Visits many keys in the order given, under their shards' read locks.
     pub fn read_many(&self, keys: &[Bytes], mut visit: impl FnMut(usize, Option<EntryRef<'_>>)) {
-        let places: Vec<_> = keys
-            .iter()
-            .map(|key| {
-                let hash = hash_of(self.hash_seed, key);
-                (hash, Self::shard_number(hash))
-            })
-            .collect();
+        let places = self.places(keys.iter());
         let mut guards: Vec<Option<RwLockReadGuard<'_, Shard>>> = Vec::with_capacity(SHARDS);
         for (number, shard) in self.shards.iter().enumerate() {
             guards.push(places.iter().any(|(_, needed)| *needed == number).then(|| shard.read()));
@@ -58,13 +58,7 @@ impl Store {
     /// Locks the shards of all these keys together, in ascending order, and hands their places out one by one: nobody
     /// sees a part of what `write` does.
     pub fn write_many<R>(&self, keys: &[&Bytes], write: impl FnOnce(&mut Places<'_>) -> R) -> R {
-        let places: Vec<_> = keys
-            .iter()
-            .map(|key| {
-                let hash = hash_of(self.hash_seed, key);
-                (hash, Self::shard_number(hash))
-            })
-            .collect();
+        let places = self.places(keys.iter().copied());
         let mut guards: Vec<Option<RwLockWriteGuard<'_, Shard>>> = Vec::with_capacity(SHARDS);
         for (number, shard) in self.shards.iter().enumerate() {
             guards.push(places.iter().any(|(_, needed)| *needed == number).then(|| shard.write()));
