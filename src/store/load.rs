@@ -142,6 +142,7 @@ mod tests {
         assert!(walked(&loading) == walked(&writing));
         let totals = |store: &Store| (store.totals().keys, store.totals().data_bytes, store.totals().expiring);
         assert_eq!(totals(&loading), totals(&writing));
+        assert_eq!(loading.sizes(|| {}), writing.sizes(|| {}));
         assert_eq!(loading.next_deadline_ms(), writing.next_deadline_ms());
         // And it goes on like any other.
         for key in &keys {

@@ -11,12 +11,14 @@ mod content_types;
 mod evacuation;
 mod eviction;
 mod index;
+mod inventory;
 mod load;
 mod ordered;
 mod page;
 mod record;
 mod rows;
 mod shard;
+mod sizes;
 mod view;
 mod walk;
 
@@ -29,8 +31,10 @@ use twox_hash::XxHash3_64;
 use self::shard::Shard;
 pub use self::{
     eviction::{Hand, Wanted},
+    inventory::{Inventory, Item},
     load::{Loaded, Loader},
     shard::{INSIDE_BYTES_MAX, Place},
+    sizes::{Sizes, Tally},
     view::{Overrun, View},
     walk::{Places, Step},
 };
@@ -146,6 +150,15 @@ impl Store {
             totals.allocated_bytes += account.allocated_bytes.load(Ordering::Relaxed);
         }
         totals
+    }
+
+    /// How large the entries are, at one moment. `locked` runs under the locks.
+    pub fn sizes(&self, locked: impl FnOnce()) -> Sizes {
+        let guards: Vec<_> = self.shards.iter().map(|shard| shard.read()).collect();
+        locked();
+        let mut sizes = Sizes::default();
+        guards.iter().for_each(|shard| sizes.merge(shard.sizes()));
+        sizes
     }
 
     /// Visits every entry, shard by shard, holding one shard's read lock at a time.
@@ -302,6 +315,9 @@ mod tests {
             totals.data_bytes,
             model.iter().map(|(key, (value, ..))| (key.len() + value.len()) as u64).sum::<u64>()
         );
+        let mut recounted = Sizes::default();
+        model.iter().for_each(|(key, (value, ..))| recounted.add(key.len() + value.len()));
+        assert_eq!(store.sizes(|| {}), recounted);
         let deadlines: Vec<_> = model.values().filter_map(|(.., metadata)| metadata.expire_time_ms).collect();
         assert_eq!(totals.expiring, deadlines.len() as u64);
         assert_eq!(store.next_deadline_ms(), deadlines.iter().min().copied());

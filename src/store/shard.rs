@@ -14,6 +14,7 @@ use super::{
     ordered::{Cursor, Ordered},
     record::{Draft, Placed, Record},
     rows::{InOrder, Rows, in_order},
+    sizes::{Sizes, Tally},
     view::View,
 };
 use crate::{
@@ -38,8 +39,7 @@ pub struct Shard {
     values: Vec<Option<Bytes>>,
     free_values: Vec<u32>,
     outside_bytes: usize,
-    keys: usize,
-    data_bytes: usize,
+    sizes: Sizes,
     pub(super) hash_seed: u64,
     /// A view of the store that is being walked, and this shard's number: it gets entries before they change.
     pub(super) view: Option<(Arc<View>, usize)>,
@@ -57,8 +57,7 @@ impl Shard {
             values: Vec::new(),
             free_values: Vec::new(),
             outside_bytes: 0,
-            keys: 0,
-            data_bytes: 0,
+            sizes: Sizes::default(),
             hash_seed,
             view: None,
         }
@@ -70,13 +69,19 @@ impl Shard {
             + self.deadlines.allocated_bytes()
             + self.values.capacity() * size_of::<Option<Bytes>>()
             + self.outside_bytes;
+        let Tally { keys, bytes: data_bytes } = self.sizes.total();
         Totals {
-            keys: self.keys as u64,
-            data_bytes: self.data_bytes as u64,
+            keys,
+            data_bytes,
             expiring: self.deadlines.len() as u64,
             used_bytes: (self.records.live_bytes() + self.blocks.live_bytes() + beside) as u64,
             allocated_bytes: (self.records.allocated_bytes() + self.blocks.allocated_bytes() + beside) as u64,
         }
+    }
+
+    /// How large the entries are.
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
     pub fn find(&self, hash: u64, key: &[u8]) -> Option<EntryRef<'_>> {
@@ -120,6 +125,15 @@ impl Shard {
         }
     }
 
+    /// The place behind a key, which may be gone.
+    pub fn behind(&self, key: &[u8]) -> Cursor {
+        let before = self.before(Some(key));
+        match self.step(before, false) {
+            Some((entry, behind)) if entry.key == key => behind,
+            _ => before,
+        }
+    }
+
     /// The entry next to a place, and the place on its other side.
     pub fn step(&self, cursor: Cursor, descending: bool) -> Option<(EntryRef<'_>, Cursor)> {
         let stepped = match descending {
@@ -160,8 +174,7 @@ impl Shard {
         let units = Arena::units_for(draft.length());
         let handle = self.records.allocate(units).ok_or_else(full)?;
         draft.write(self.records.get_mut(handle, units));
-        self.keys += 1;
-        self.data_bytes += entry.key.len() + value.len();
+        self.sizes.add(entry.key.len() + value.len());
         Ok(handle)
     }
 
@@ -325,8 +338,8 @@ impl Place<'_> {
         let Some(handle) = self.handle.take() else { return false };
         self.shard.hand_over(handle);
         let entry = self.shard.entry(handle);
-        self.shard.data_bytes -= entry.key.len() + entry.value.as_slice().len();
-        self.shard.keys -= 1;
+        let bytes = entry.key.len() + entry.value.as_slice().len();
+        self.shard.sizes.remove(bytes);
         self.shard.detach(handle, true);
         self.shard.index.remove(&mut self.shard.blocks, self.hash, handle);
         let place = self.shard.place_of_key(self.key);
@@ -351,13 +364,13 @@ impl Place<'_> {
         };
         if let Some((old, _)) = old {
             shard.hand_over(old);
-            shard.data_bytes -= draft.key.len() + shard.entry(old).value.as_slice().len();
+            let bytes = draft.key.len() + shard.entry(old).value.as_slice().len();
+            shard.sizes.remove(bytes);
             shard.detach(old, new_value);
         }
         draft.write(shard.records.get_mut(handle, units));
         match old {
             None => {
-                shard.keys += 1;
                 // Whatever lay here before may have left its mark.
                 shard.records.take_mark(handle);
                 shard.attach(self.hash, draft.key, handle).ok_or_else(full)?;
@@ -373,7 +386,7 @@ impl Place<'_> {
         if old.is_some() {
             shard.records.mark(handle);
         }
-        shard.data_bytes += draft.key.len() + value_bytes;
+        shard.sizes.add(draft.key.len() + value_bytes);
         if let Some(deadline_ms) = draft.metadata.expire_time_ms {
             let place = shard.place_of_deadline(deadline_ms, draft.key);
             shard.deadlines.insert(&mut shard.blocks, place, handle).ok_or_else(full)?;

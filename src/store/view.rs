@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{SHARDS, Store, shard::Shard};
+use super::{SHARDS, Store};
 use crate::{
     model::{EntryRef, ValueRef},
     pb,
@@ -132,7 +132,7 @@ impl Store {
         let mut passed = view.passed[shard_number].lock();
         let mut cursor = match &*passed {
             Passed::Nothing => shard.before(Some(&[])),
-            Passed::UpTo(last) => behind(&shard, last),
+            Passed::UpTo(last) => shard.behind(last),
             Passed::All => return false,
         };
         let mut last = None;
@@ -156,15 +156,6 @@ impl Store {
             *passed = Passed::UpTo(last.to_vec());
         }
         true
-    }
-}
-
-/// The place behind a key, which may be gone.
-fn behind(shard: &Shard, key: &[u8]) -> super::ordered::Cursor {
-    let before = shard.before(Some(key));
-    match shard.step(before, false) {
-        Some((entry, behind)) if entry.key == key => behind,
-        _ => before,
     }
 }
 
