@@ -159,10 +159,16 @@ async fn what_cannot_be_taken_is_refused_with_a_reason() {
         ("GET", "statsu", 404, "ROUTE_NOT_FOUND"),
         ("GET", "status?vebose", 400, "INVALID_FIELD"),
         ("POST", "snapshots?name=x", 400, "INVALID_FIELD"),
+        ("HEAD", "backup", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "slow?limit=-1", 400, "INVALID_FIELD"),
+        ("GET", "slow?limit=some", 400, "MALFORMED"),
+        ("GET", "slow?limit=4294967296", 400, "MALFORMED"),
+        ("GET", "slow?limit=1&limit=2", 400, "INVALID_FIELD"),
     ] {
         let answer = rest(&server, method, path).await;
         assert_eq!((answer.status, answer.header("kv-reason")), (status, Some(reason)), "{method} {path}");
-        assert!(answer.header("kv-trace-id").is_some() && answer.json()["detail"].is_string());
+        assert!(answer.header("kv-trace-id").is_some(), "{method} {path}");
+        assert!(method == "HEAD" || answer.json()["detail"].is_string(), "{method} {path}");
     }
     let main = send(&client(), "GET", &server.url("/v1/admin/status"), &[], b"").await;
     assert_eq!(main.status, 404, "the store's own listener knows nothing of it");
@@ -334,6 +340,13 @@ async fn slow_requests_are_told_with_where_their_time_went_and_never_by_their_ke
     assert!(phases.iter().all(|phase| *phase >= 0.0) && phases.iter().sum::<f64>() <= total + 0.01, "{written}");
     assert_eq!(written["reason"], "OK");
     assert!(!answer.text().contains("secret-name"));
+
+    for (path, count) in [("slow?limit=1", 1), ("slow?limit=2", 2)] {
+        let newest = rest(&server, "GET", path).await.json();
+        assert_eq!(newest["requests"].as_array().unwrap().len(), count, "{newest}");
+    }
+    let all = rest(&server, "GET", "slow?limit=0").await.json();
+    assert!(all["requests"].as_array().unwrap().len() > 3, "{all}");
 
     let mut grpc = grpc(&server).await;
     let newest = grpc.slow_requests(SlowRequestsRequest { limit: 1 }).await.unwrap().into_inner().requests;

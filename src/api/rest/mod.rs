@@ -34,7 +34,6 @@ use hyper::body::Incoming;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::handlers::Held;
-pub(in crate::api) use self::query::Query;
 /// The JSON that this door speaks, for the command line to speak it as well.
 pub use self::{
     collection::{CountJson, PageJson},
@@ -44,6 +43,11 @@ pub use self::{
     routes::{ROUTES, Route},
     scan_lines::{ScanItem, ScanLineJson, in_key_order},
     watch::{WatchJson, kind_text},
+};
+pub(in crate::api) use self::{
+    json::written,
+    parameters::{Known, SlowRequestsQuery},
+    query::Query,
 };
 use crate::{
     api::{

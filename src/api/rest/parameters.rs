@@ -95,6 +95,8 @@ queries! {
     BatchGetQuery: ENCODING;
     /// Of writes of many keys.
     BatchQuery: DURABILITY, VALIDATE_ONLY, ENCODING;
+    /// Of the last slow requests, on the ops listener.
+    SlowRequestsQuery: LIMIT;
 }
 
 const FORMAT: Parameter = Parameter::new(
@@ -211,6 +213,8 @@ const MAX_KEYS: Parameter = Parameter::new(
     || whole(1_u64, u64::MAX),
     "1000",
 );
+const LIMIT: Parameter =
+    Parameter::new("limit", "How many at most; all without it or at 0.", || whole(0_u32, i32::MAX as u32), "10");
 const START_REVISION: Parameter = Parameter::new(
     "start_revision",
     "The first revision to tell of, itself included; 0, as without it: from now on. Refused with 410 if the history no \

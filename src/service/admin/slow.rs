@@ -17,7 +17,8 @@ impl Admin {
         let answer = self.check_allowed().and_then(|()| {
             let limit = match request.limit {
                 0 => usize::MAX,
-                limit => usize::try_from(limit).map_err(|_| Error::invalid_field("limit", "limit is 0 or more"))?,
+                limit => usize::try_from(limit)
+                    .map_err(|_| Error::invalid_field("limit", "`limit` is 0, for all that are kept, or more"))?,
             };
             let requests = self.service().slow_requests(limit).iter().map(slow_to_pb).collect();
             Ok(SlowRequestsResponse { requests })

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::Body,
     extract::{Request, State},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::any,
 };
 use bytes::Bytes;
@@ -19,11 +19,12 @@ use serde::Serialize;
 use super::json::{CreatedJson, SlowRequestsJson, SnapshotsJson, StatusJson, SyncedJson, VerifiedJson};
 use crate::{
     api::rest::{
-        Door, Query, Route, problem,
+        Door, Known, Query, Route, SlowRequestsQuery, problem,
         stream::{self, Piece},
+        written,
     },
     config::Cors,
-    error::{Error, Reason, Result},
+    error::{Error, Reason},
     metrics::{Operation, Protocol},
     pb::admin::{
         BackupRequest, CreateSnapshotRequest, ListSnapshotsRequest, SlowRequestsRequest, StatusRequest, SyncRequest,
@@ -70,7 +71,6 @@ const VERIFY: Route = Route {
     remedy: "verifying takes POST, without a body",
     operation: |_| Some(Operation::VerifyIntegrity),
 };
-
 const SLOW: Route = Route {
     template: "/v1/admin/slow",
     allow: "GET, HEAD",
@@ -79,6 +79,26 @@ const SLOW: Route = Route {
 };
 
 const ROUTES: [&Route; 6] = [&STATUS, &SNAPSHOTS, &BACKUP, &VERIFY, &SYNC, &SLOW];
+
+/// How a handler ends.
+type Answer = Result<Response, Refusal>;
+
+/// The answer of an error.
+// Large, and moved a few times: in a box.
+#[derive(Debug)]
+struct Refusal(Box<Response>);
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self(Box::new(problem::to_response(&error)))
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
 
 /// The door. Pages of other origins have no business here.
 pub fn door(admin: &Admin) -> Door {
@@ -99,61 +119,45 @@ async fn nowhere() -> Response {
     problem::to_response(&Error::new(Reason::RouteNotFound, format!("no such path: here are {}", there.join(", "))))
 }
 
-async fn status(State(admin): State<Admin>, request: Request) -> Response {
-    if !reads(&request) {
-        return problem::method_not_allowed(&STATUS);
-    }
-    let call = match check(&admin, &request, Operation::Status) {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    answer(admin.status(&call, StatusRequest {}).await, StatusCode::OK, |status| to_json(&StatusJson::new(status)))
+async fn status(State(admin): State<Admin>, request: Request) -> Answer {
+    let (call, _) = admit(&admin, &request, &STATUS, &[])?;
+    let status = admin.status(&call, StatusRequest {}).await?;
+    answer(StatusCode::OK, status, |status| to_json(&StatusJson::new(status))).await
 }
 
-async fn snapshots(State(admin): State<Admin>, request: Request) -> Response {
+async fn snapshots(State(admin): State<Admin>, request: Request) -> Answer {
+    let (call, _) = admit(&admin, &request, &SNAPSHOTS, &[])?;
     if request.method() == Method::POST {
-        let call = match check(&admin, &request, Operation::CreateSnapshot) {
-            Ok(call) => call,
-            Err(refusal) => return refusal,
-        };
-        let taken = admin.create_snapshot(&call, CreateSnapshotRequest {}).await;
-        return answer(taken, StatusCode::CREATED, |taken| to_json(&CreatedJson::new(taken)));
+        let taken = admin.create_snapshot(&call, CreateSnapshotRequest {}).await?;
+        return answer(StatusCode::CREATED, taken, |taken| to_json(&CreatedJson::new(taken))).await;
     }
-    if !reads(&request) {
-        return problem::method_not_allowed(&SNAPSHOTS);
-    }
-    let call = match check(&admin, &request, Operation::ListSnapshots) {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    let listed = admin.list_snapshots(&call, ListSnapshotsRequest {}).await;
-    answer(listed, StatusCode::OK, |listed| to_json(&SnapshotsJson::new(listed)))
+    let listed = admin.list_snapshots(&call, ListSnapshotsRequest {}).await?;
+    answer(StatusCode::OK, listed, |listed| to_json(&SnapshotsJson::new(listed))).await
 }
 
-async fn verify(State(admin): State<Admin>, request: Request) -> Response {
-    if request.method() != Method::POST {
-        return problem::method_not_allowed(&VERIFY);
-    }
-    let call = match check(&admin, &request, Operation::VerifyIntegrity) {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    let verified = admin.verify_integrity(&call, VerifyIntegrityRequest {}).await;
-    answer(verified, StatusCode::OK, |verified| to_json(&VerifiedJson::new(verified)))
+async fn verify(State(admin): State<Admin>, request: Request) -> Answer {
+    let (call, _) = admit(&admin, &request, &VERIFY, &[])?;
+    let verified = admin.verify_integrity(&call, VerifyIntegrityRequest {}).await?;
+    answer(StatusCode::OK, verified, |verified| to_json(&VerifiedJson::new(verified))).await
 }
 
-async fn backup(State(admin): State<Admin>, request: Request) -> Response {
-    if request.method() != Method::GET {
-        return problem::method_not_allowed(&BACKUP);
-    }
-    let call = match check(&admin, &request, Operation::Backup) {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    match admin.backup(&call, BackupRequest {}).await {
-        Ok(backing_up) => download(&admin, backing_up),
-        Err(error) => problem::to_response(&error),
-    }
+async fn sync(State(admin): State<Admin>, request: Request) -> Answer {
+    let (call, _) = admit(&admin, &request, &SYNC, &[])?;
+    let synced = admin.sync(&call, SyncRequest {}).await?;
+    answer(StatusCode::OK, synced, |synced| to_json(&SyncedJson::new(synced))).await
+}
+
+async fn slow(State(admin): State<Admin>, request: Request) -> Answer {
+    let (call, query) = admit(&admin, &request, &SLOW, SlowRequestsQuery::KNOWN)?;
+    let limit = query.number("limit").map_err(|error| refuse(&admin, Operation::SlowRequests, error))?;
+    let slow = admin.slow_requests(&call, SlowRequestsRequest { limit: limit.unwrap_or_default() })?;
+    answer(StatusCode::OK, slow, |slow| to_json(&SlowRequestsJson::new(slow))).await
+}
+
+async fn backup(State(admin): State<Admin>, request: Request) -> Answer {
+    let (call, _) = admit(&admin, &request, &BACKUP, &[])?;
+    let backing_up = admin.backup(&call, BackupRequest {}).await?;
+    Ok(download(&admin, backing_up))
 }
 
 /// The file as it is. One that breaks off has fewer bytes than the headers say, so that nobody takes it for whole.
@@ -178,56 +182,37 @@ fn download(admin: &Admin, backing_up: BackingUp) -> Response {
     response
 }
 
-async fn sync(State(admin): State<Admin>, request: Request) -> Response {
-    if request.method() != Method::POST {
-        return problem::method_not_allowed(&SYNC);
-    }
-    let call = match check(&admin, &request, Operation::Sync) {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    answer(admin.sync(&call, SyncRequest {}).await, StatusCode::OK, |synced| to_json(&SyncedJson::new(synced)))
+/// Lets a request in by its method and its parameters, which its route knows: its call, and the parameters.
+fn admit<'request>(
+    admin: &Admin,
+    request: &'request Request,
+    route: &'static Route,
+    known: Known,
+) -> Result<(Call, Query<'request>), Refusal> {
+    let method = request.method();
+    let operation = (route.operation)(method).filter(|_| route.allow.split(", ").any(|allowed| allowed == method));
+    let Some(operation) = operation else { return Err(Refusal(Box::new(problem::method_not_allowed(route)))) };
+    let query = Query::parse(request.uri().query(), known).map_err(|error| refuse(admin, operation, error))?;
+    let deadline = Instant::now() + admin.service().limits().request_timeout;
+    Ok((Call { protocol: Protocol::Http, deadline }, query))
 }
 
-async fn slow(State(admin): State<Admin>, request: Request) -> Response {
-    if !reads(&request) {
-        return problem::method_not_allowed(&SLOW);
-    }
-    let call = match check(&admin, &request, Operation::SlowRequests) {
-        Ok(call) => call,
-        Err(refusal) => return refusal,
-    };
-    let slow = admin.slow_requests(&call, SlowRequestsRequest::default());
-    answer(slow, StatusCode::OK, |slow| to_json(&SlowRequestsJson::new(slow)))
+/// Counts what the administration did not come to see.
+fn refuse(admin: &Admin, operation: Operation, error: Error) -> Refusal {
+    admin.service().refuse(Protocol::Http, operation, error).into()
 }
 
-fn reads(request: &Request) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD)
-}
-
-/// The call of a request that takes no parameters.
-// A refusal is an answer, which is large; it is made once and handed through.
-#[expect(clippy::result_large_err)]
-fn check(admin: &Admin, request: &Request, operation: Operation) -> Result<Call, Response> {
-    let service = admin.service();
-    match Query::parse(request.uri().query(), &[]) {
-        Ok(_) => Ok(Call { protocol: Protocol::Http, deadline: Instant::now() + service.limits().request_timeout }),
-        Err(error) => Err(problem::to_response(&service.refuse(Protocol::Http, operation, error))),
-    }
-}
-
-fn answer<A>(answer: Result<A>, status: StatusCode, body: impl FnOnce(&A) -> Vec<u8>) -> Response {
-    match answer {
-        Ok(answer) => {
-            let mut response = Response::new(Body::from(body(&answer)));
-            *response.status_mut() = status;
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
-        Err(error) => problem::to_response(&error),
-    }
+async fn answer<A: prost::Message + 'static>(
+    status: StatusCode,
+    answer: A,
+    json: impl FnOnce(&A) -> Vec<u8> + Send + 'static,
+) -> Answer {
+    let mut response = Response::new(Body::from(written(answer, |answer| json(answer).into()).await));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
 }
 
 fn to_json(json: &impl Serialize) -> Vec<u8> {
