@@ -45,6 +45,8 @@
 //!   step under all locks stays below a millisecond.
 //! - `api::ops` stands above `api::grpc` and `api::rest`, which never see each other: its listener speaks both, each through
 //!   a door of their make.
+//! - Size classes of keys are counted with every write (`store::sizes`); bytes by prefix and the largest keys are found by a
+//!   slow walk (`engine::keyspace`), since counting them live would hold each prefix in memory.
 //! - Watchers are served by a thread of their own (`engine::watch::hub`): the log thread only asks whether a record
 //!   concerns anyone.
 //!

@@ -135,6 +135,17 @@ pub const DISK_RESERVE_PERCENT: u64 = 5;
 /// … and how much that is at most.
 pub const DISK_RESERVE_BYTES_MAX: u64 = 1024 * MIB as u64;
 
+/// Depth of the prefixes whose bytes are told, at most.
+pub const KEYSPACE_DEPTH_MAX: usize = 8;
+/// Prefixes that are told of each depth at most.
+pub const KEYSPACE_PREFIXES_MAX: usize = 1_000;
+/// Longest prefix that is told: no delimiter is looked for behind it.
+pub const KEYSPACE_PREFIX_BYTES_MAX: usize = 256;
+/// Largest keys that are told at most.
+pub const KEYSPACE_LARGEST_MAX: usize = 256;
+/// Bytes that can end a prefix, at most.
+pub const KEYSPACE_DELIMITERS_MAX: usize = 16;
+
 /// Connections too many that are told so at one time; those beyond it are closed without a word.
 pub const REFUSALS_MAX: usize = 64;
 
@@ -260,4 +271,10 @@ const _: () = assert!(REQUEST_ID_BYTES_MAX + 128 < RECORD_OVERHEAD_BYTES_MAX);
 // Every frame takes more than 64 bytes: a segment holds fewer records than the offset rises by.
 const _: () = assert!(SEGMENT_BYTES_MAX / 64 > 0 && UNSYNCED_RECORDS_MAX < OFFSET_STEP_UNCLEAN);
 const _: () = assert!(OFFSET_STEP_RESTORE < REVISION_MAX && OFFSET_STEP_UNCLEAN < OFFSET_STEP_RESTORE);
+// What is told of the keys is one answer: counts and times take less than 64 bytes of each row.
+const _: () = assert!(
+    KEYSPACE_DEPTH_MAX * KEYSPACE_PREFIXES_MAX * (KEYSPACE_PREFIX_BYTES_MAX + 64)
+        + KEYSPACE_LARGEST_MAX * (KEY_BYTES_MAX + 64)
+        < RESPONSE_BYTES_MAX
+);
 const _: () = assert!(SEGMENT_FIRST_BYTES >= SEGMENT_BYTES_MIN && SEGMENT_BYTES_MAX <= u32::MAX as u64);

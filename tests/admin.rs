@@ -6,10 +6,11 @@ mod support;
 use std::process::Command;
 
 use serde_json::json;
-use support::{Answer, Server, binary, client, send};
+use support::{Answer, Server, binary, client, eventually, send};
 use tandem::pb::admin::{
-    CreateSnapshotRequest, FileKind, Health, ListSnapshotsRequest, SlowRequestsRequest, StatusRequest, SyncRequest,
-    VerifyIntegrityRequest, admin_service_client::AdminServiceClient,
+    CreateSnapshotRequest, FileKind, Health, KeyspaceStatsRequest, KeyspaceStatsResponse, KeyspaceWalk,
+    ListSnapshotsRequest, SlowRequestsRequest, StatusRequest, SyncRequest, VerifyIntegrityRequest,
+    admin_service_client::AdminServiceClient,
 };
 use tonic::{Code, transport::Channel};
 use tonic_types::StatusExt as _;
@@ -138,6 +139,9 @@ async fn the_administration_is_off_where_it_is_not_on_loopback_unless_it_is_swit
             assert_eq!(status.code(), Code::PermissionDenied);
             assert_eq!(status.get_details_error_info().unwrap().reason, "PERMISSION_DENIED");
             assert_eq!(grpc.sync(SyncRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
+            let refused = grpc.keyspace_stats(KeyspaceStatsRequest {}).await.unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied);
+            assert_eq!(rest(&server, "GET", "keyspace").await.status, 403);
             assert_eq!(
                 grpc.create_snapshot(CreateSnapshotRequest {}).await.unwrap_err().code(),
                 Code::PermissionDenied
@@ -160,6 +164,8 @@ async fn what_cannot_be_taken_is_refused_with_a_reason() {
         ("GET", "status?vebose", 400, "INVALID_FIELD"),
         ("POST", "snapshots?name=x", 400, "INVALID_FIELD"),
         ("HEAD", "backup", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "keyspace", 405, "METHOD_NOT_ALLOWED"),
+        ("GET", "keyspace?depth=3", 400, "INVALID_FIELD"),
         ("GET", "slow?limit=-1", 400, "INVALID_FIELD"),
         ("GET", "slow?limit=some", 400, "MALFORMED"),
         ("GET", "slow?limit=4294967296", 400, "MALFORMED"),
@@ -356,4 +362,134 @@ async fn slow_requests_are_told_with_where_their_time_went_and_never_by_their_ke
     assert!(put.sync.is_some() && put.total.is_some() && put.time.is_some(), "{put:?}");
     let refused = grpc.slow_requests(SlowRequestsRequest { limit: -1 }).await.unwrap_err();
     assert!(refused.message().starts_with("INVALID_FIELD: "), "{refused:?}");
+}
+
+async fn put_bytes(server: &Server, key: &str, bytes: usize) {
+    let answer = send(&client(), "PUT", &server.url(&format!("/v1/kv/{key}")), &[], &vec![7; bytes]).await;
+    assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+}
+
+/// What the keys take, once a walk has seen what is there now.
+async fn walked(grpc: &AdminServiceClient<Channel>) -> (KeyspaceStatsResponse, KeyspaceWalk) {
+    let told = || async {
+        let told = grpc.clone().keyspace_stats(KeyspaceStatsRequest {}).await.unwrap().into_inner();
+        let walk = told.walk.clone().filter(|walk| walk.store_revision == told.store_revision)?;
+        Some((told, walk))
+    };
+    eventually("a walk has seen what is there now", told).await
+}
+
+fn classes(told: &KeyspaceStatsResponse) -> Vec<(u64, u64, u64)> {
+    told.size_classes.iter().map(|class| (class.bytes_max, class.keys, class.bytes)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sizes_are_told_as_they_are_now_after_overwrites_and_deletes() {
+    let data = tempfile::tempdir().unwrap();
+    // No walk is needed for them.
+    let server = Server::start_with(data.path(), &[("TANDEM__KEYSPACE__INTERVAL", "0ms")]);
+    let mut grpc = grpc(&server).await;
+    let mut told = async || grpc.keyspace_stats(KeyspaceStatsRequest {}).await.unwrap().into_inner();
+    let empty = told().await;
+    assert_eq!((empty.keys, empty.data_bytes, classes(&empty)), (0, 0, vec![]));
+    put_bytes(&server, "a", 15).await;
+    put_bytes(&server, "b", 16).await;
+    put_bytes(&server, "c", 20_000).await;
+    let first = told().await;
+    assert_eq!(classes(&first), [(16, 1, 16), (32, 1, 17), (32_768, 1, 20_001)]);
+    assert_eq!((first.keys, first.data_bytes), (3, 20_034));
+    assert!(first.store_revision > empty.store_revision && first.walk.is_none());
+    put_bytes(&server, "a", 40).await;
+    put_bytes(&server, "c", 3).await;
+    assert_eq!(send(&client(), "PATCH", &server.url("/v1/kv/a?ttl=1h"), &[], b"").await.status, 204);
+    assert_eq!(send(&client(), "DELETE", &server.url("/v1/kv/b"), &[], b"").await.status, 204);
+    let changed = classes(&told().await);
+    assert_eq!(changed, [(16, 1, 4), (64, 1, 41)]);
+    server.kill();
+    let server = Server::start_with(data.path(), &[("TANDEM__KEYSPACE__INTERVAL", "0ms")]);
+    let json = rest(&server, "GET", "keyspace").await.json();
+    let expected = json!([{"bytes_max": 16, "keys": 1, "bytes": 4}, {"bytes_max": 64, "keys": 1, "bytes": 41}]);
+    assert_eq!((&json["size_classes"], &json["keys"], &json["data_bytes"]), (&expected, &json!(2), &json!(45)));
+    assert!(json.get("walk").is_none(), "{json}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_by_prefix_and_the_largest_keys_are_told_and_both_ways_say_the_same() {
+    let data = tempfile::tempdir().unwrap();
+    let environment = [
+        ("TANDEM__KEYSPACE__INTERVAL", "1ms"),
+        ("TANDEM__KEYSPACE__PREFIXES_MAX", "2"),
+        ("TANDEM__KEYSPACE__LARGEST_MAX", "3"),
+    ];
+    let server = Server::start_with(data.path(), &environment);
+    let grpc = grpc(&server).await;
+    for (key, bytes) in [
+        ("users/1/name", 88),
+        ("users/1/photo", 9_987),
+        ("users/2/name", 188),
+        ("users/all", 91),
+        ("jobs:9:log", 490),
+        ("carts/1", 13),
+        ("plain", 5),
+        ("%FF/x", 47),
+    ] {
+        put_bytes(&server, key, bytes).await;
+    }
+    let (told, walk) = walked(&grpc).await;
+    assert_eq!((walk.keys, walk.bytes), (told.keys, told.data_bytes));
+    assert!(walk.finish_time.is_some() && walk.age.is_some() && walk.elapsed.is_some());
+    let [first, second] = &walk.levels[..] else { panic!("{walk:?}") };
+    let prefixes = |level: &tandem::pb::admin::PrefixLevel| -> Vec<_> {
+        let rows = level.prefixes.iter();
+        rows.map(|row| (String::from_utf8_lossy(&row.prefix).into_owned(), row.keys, row.bytes)).collect()
+    };
+    assert_eq!(prefixes(first), [("users/".into(), 4, 10_400), ("jobs:".into(), 1, 500)]);
+    assert_eq!((first.depth, first.other_prefixes, first.other_keys, first.other_bytes), (1, 2, 2, 70));
+    assert_eq!((first.bare_keys, first.bare_bytes), (1, 10));
+    assert_eq!(prefixes(second), [("users/1/".into(), 2, 10_100), ("jobs:9:".into(), 1, 500)]);
+    assert_eq!((second.depth, second.other_prefixes, second.other_keys, second.other_bytes), (2, 1, 1, 200));
+    assert_eq!((second.bare_keys, second.bare_bytes), (4, 180));
+    assert!(first.prefixes.iter().chain(&second.prefixes).all(|row| row.update_time.is_some()));
+    let largest: Vec<_> = walk.largest.iter().map(|large| (&large.key[..], large.bytes)).collect();
+    assert_eq!(largest, [(&b"users/1/photo"[..], 10_000), (b"jobs:9:log", 500), (b"users/2/name", 200)]);
+
+    let json = rest(&server, "GET", "keyspace").await.json();
+    assert_eq!((&json["store_revision"], &json["keys"]), (&json!(told.store_revision), &json!(told.keys)));
+    let walk_json = &json["walk"];
+    assert_eq!((&walk_json["keys"], &walk_json["bytes"]), (&json!(walk.keys), &json!(walk.bytes)));
+    assert!(walk_json["finish_time"].is_string() && walk_json["age"].is_string() && walk_json["elapsed"].is_string());
+    for (json, level) in walk_json["levels"].as_array().unwrap().iter().zip(&walk.levels) {
+        let rows = json["prefixes"].as_array().unwrap().iter();
+        let row = |row: &serde_json::Value| {
+            assert!(row["update_time"].as_str().unwrap().ends_with('Z'), "{row}");
+            (row["prefix"].as_str().unwrap().to_owned(), row["keys"].as_u64().unwrap(), row["bytes"].as_u64().unwrap())
+        };
+        assert_eq!(rows.map(row).collect::<Vec<_>>(), prefixes(level));
+        let counts = ["depth", "other_prefixes", "other_keys", "other_bytes", "bare_keys", "bare_bytes"];
+        let depth = u64::from(level.depth);
+        let said =
+            [depth, level.other_prefixes, level.other_keys, level.other_bytes, level.bare_keys, level.bare_bytes];
+        assert_eq!(counts.map(|name| json[name].as_u64().unwrap()), said);
+    }
+    assert_eq!(
+        walk_json["largest"],
+        json!([
+            {"key": "users/1/photo", "bytes": 10_000},
+            {"key": "jobs:9:log", "bytes": 500},
+            {"key": "users/2/name", "bytes": 200}
+        ])
+    );
+
+    // What goes is gone from the next walk; what is no text is base64.
+    for key in ["users/1/name", "users/1/photo", "users/2/name", "users/all", "jobs:9:log"] {
+        assert_eq!(send(&client(), "DELETE", &server.url(&format!("/v1/kv/{key}")), &[], b"").await.status, 204);
+    }
+    let (_, walk) = walked(&grpc).await;
+    assert_eq!((walk.keys, walk.levels[0].other_prefixes, walk.levels[1].prefixes.len()), (3, 0, 0));
+    let json = rest(&server, "GET", "keyspace").await.json();
+    let base64 = |text: &str, bytes| json!({"prefix_base64": text, "keys": 1, "bytes": bytes});
+    let mut first = json["walk"]["levels"][0]["prefixes"][0].clone();
+    first.as_object_mut().unwrap().remove("update_time");
+    assert_eq!(first, base64("/y8=", 50));
+    assert_eq!(json["walk"]["largest"][0], json!({"key_base64": "/y94", "bytes": 50}));
 }

@@ -219,7 +219,14 @@ fn open_engine(
         snapshot: settings.snapshot,
         progress,
     };
-    Engine::open(Arc::new(RealFileSystem), &options, Box::new(SystemTimeSource::default()), metrics)
+    let time = Box::new(SystemTimeSource::default());
+    let (engine, opened) = Engine::open(Arc::new(RealFileSystem), &options, time, metrics)?;
+    // Nobody could ask for it otherwise.
+    if settings.server.allows_admin() {
+        let followed = engine.follow_keyspace(settings.keyspace.clone());
+        followed.map_err(|error| RecoveryError::io(&settings.server.data_dir, error))?;
+    }
+    Ok((engine, opened))
 }
 
 /// Three lines for whoever started it: where, what, and what was found.

@@ -8,11 +8,12 @@ use config::Value;
 use super::{
     AdminAccess, LogFormat, MemoryLimit, Settings, SyncMode,
     choice::{Choice as _, choice_of, words_of},
-    parse::{bytes_of, duration_of, endpoint_of, memory_of, origins_of, within},
+    parse::{bytes_of, delimiters_of, duration_of, endpoint_of, memory_of, origins_of, within},
 };
 use crate::{
     limits::{
-        Eviction, KEY_BYTES_MAX, MEMORY_BYTES_MIN, MEMORY_PERCENT_DEFAULT, REQUEST_BYTES_MAX, SEGMENT_BYTES_MAX,
+        Eviction, KEY_BYTES_MAX, KEYSPACE_DELIMITERS_MAX, KEYSPACE_DEPTH_MAX, KEYSPACE_LARGEST_MAX,
+        KEYSPACE_PREFIXES_MAX, MEMORY_BYTES_MIN, MEMORY_PERCENT_DEFAULT, REQUEST_BYTES_MAX, SEGMENT_BYTES_MAX,
         SEGMENT_BYTES_MIN, VALUE_BYTES_MAX,
     },
     notation::{parse_millionths, show_bytes, show_duration, show_millionths},
@@ -32,6 +33,7 @@ enum Kind {
     Memory,
     Reserve,
     Eviction,
+    Delimiters,
     Admin,
     Format,
     Streams,
@@ -133,6 +135,31 @@ pub const KEYS: &[Key] = &[
         "store.eviction",
         Kind::Eviction,
         "What goes when memory is short: none = nothing, growth is refused; all = entries that were not used for a while; expiring = of these only such as expire.",
+    ),
+    key(
+        "keyspace.delimiters",
+        Kind::Delimiters,
+        "Each of these characters ends a prefix of a key: /v1/admin/keyspace tells what begins with each prefix.",
+    ),
+    key(
+        "keyspace.depth",
+        Kind::Count(|s| &mut s.keyspace.depth, 0, KEYSPACE_DEPTH_MAX),
+        "Prefixes with up to so many delimiters are counted.",
+    ),
+    key(
+        "keyspace.prefixes_max",
+        Kind::Count(|s| &mut s.keyspace.prefixes_max, 0, KEYSPACE_PREFIXES_MAX),
+        "So many of each depth are told, the largest; the others together.",
+    ),
+    key(
+        "keyspace.largest_max",
+        Kind::Count(|s| &mut s.keyspace.largest_max, 0, KEYSPACE_LARGEST_MAX),
+        "So many of the largest keys are told.",
+    ),
+    key(
+        "keyspace.interval",
+        Kind::Time(|s| &mut s.keyspace.interval, Duration::ZERO, DAY),
+        "How long the walk that finds prefixes and largest keys rests before it begins again, if anything was written; as long as it took at least. 0ms: nothing is walked.",
     ),
     key("limits.key_bytes", Kind::Bytes(|s| &mut s.limits.key_bytes, 1, KEY_BYTES_MAX), "Longest key."),
     key("limits.value_bytes", Kind::Bytes(|s| &mut s.limits.value_bytes, 1, VALUE_BYTES_MAX), "Longest value."),
@@ -326,6 +353,7 @@ impl Key {
             Kind::Sync => settings.wal.sync = choice_of(text)?,
             Kind::Memory => settings.store.memory_limit = memory_of(text)?,
             Kind::Eviction => settings.limits.eviction = choice_of(text)?,
+            Kind::Delimiters => settings.keyspace.delimiters = delimiters_of(text)?,
             Kind::Admin => settings.server.admin = choice_of(text)?,
             Kind::Reserve => {
                 settings.limits.disk_reserve_bytes = if text == "auto" { None } else { Some(bytes_of(text)?) };
@@ -361,6 +389,7 @@ impl Key {
             }
             Kind::Sync => words_of::<SyncMode>(),
             Kind::Eviction => words_of::<Eviction>(),
+            Kind::Delimiters => format!("up to {KEYSPACE_DELIMITERS_MAX} visible ASCII characters; empty: none"),
             Kind::Admin => words_of::<AdminAccess>(),
             Kind::Reserve => "auto, or a size; 0: none".into(),
             Kind::Memory => format!("auto, 1% to 100%, or a size from {}", show_bytes(MEMORY_BYTES_MIN)),
@@ -389,6 +418,7 @@ impl Key {
             Kind::Time(field, ..) => show_duration(*field(&mut copy)),
             Kind::Sync => settings.wal.sync.word().into(),
             Kind::Eviction => settings.limits.eviction.word().into(),
+            Kind::Delimiters => format!("{:?}", settings.keyspace.delimiters),
             Kind::Admin => settings.server.admin.word().into(),
             Kind::Reserve => settings.limits.disk_reserve_bytes.map_or("auto".into(), show_bytes),
             Kind::Memory => match settings.store.memory_limit {

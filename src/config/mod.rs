@@ -5,6 +5,7 @@
 
 mod catalogue;
 mod choice;
+mod keyspace;
 mod parse;
 
 use std::{
@@ -17,8 +18,8 @@ use std::{
 
 use config::{Config, File, FileFormat, Map, Value, ValueKind};
 
-pub use self::catalogue::example;
 use self::catalogue::{KEYS, render, suggestion};
+pub use self::{catalogue::example, keyspace::KeyspacePolicy};
 use crate::{
     limits::{Limits, MEMORY_PERCENT_DEFAULT, RECORD_OVERHEAD_BYTES_MAX},
     notation::show_bytes,
@@ -173,6 +174,8 @@ pub struct Settings {
     pub snapshot: SnapshotPolicy,
     /// Section `store`.
     pub store: Store,
+    /// Section `keyspace`.
+    pub keyspace: KeyspacePolicy,
     /// Section `limits`.
     pub limits: Limits,
     /// Section `telemetry`.
@@ -200,6 +203,7 @@ impl Default for Settings {
             },
             snapshot: SnapshotPolicy::default(),
             store: Store { memory_limit: MemoryLimit::Percent(MEMORY_PERCENT_DEFAULT) },
+            keyspace: KeyspacePolicy::default(),
             limits: Limits::default(),
             telemetry: Telemetry {
                 log_level: "info".into(),

@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 
 use super::MemoryLimit;
 use crate::{
-    limits::{MEMORY_BYTES_MIN, MEMORY_PERCENT_DEFAULT},
+    limits::{KEYSPACE_DELIMITERS_MAX, MEMORY_BYTES_MIN, MEMORY_PERCENT_DEFAULT},
     notation::{parse_bytes, parse_duration},
 };
 
@@ -52,6 +52,12 @@ fn is_origin(text: &str) -> bool {
     let scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_lowercase() || b"+-.".contains(&byte));
     text == "*"
         || text.split_once("://").is_some_and(|(before, host)| !before.is_empty() && scheme(before) && written(host))
+}
+
+/// Bytes that end prefixes.
+pub fn delimiters_of(text: &str) -> Result<String, String> {
+    let fits = text.len() <= KEYSPACE_DELIMITERS_MAX && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(text.to_owned()) } else { Err(format!("{text:?} is too long, or has other characters")) }
 }
 
 /// A size.

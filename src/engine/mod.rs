@@ -15,6 +15,7 @@ mod evacuator;
 mod evictor;
 mod expirer;
 pub mod judge;
+pub mod keyspace;
 mod log;
 mod memory;
 pub mod offline;
@@ -57,6 +58,7 @@ use tokio::sync::watch::Receiver;
 
 use self::{
     background::Background,
+    keyspace::LastWalk,
     log::{Ended, Shared},
     snapshot::{Snapshots, Snapshotter},
     waiters::{Waiter, Waiters},
@@ -92,6 +94,7 @@ struct Core {
 pub struct Engine {
     core: Arc<Core>,
     snapshots: Arc<Snapshots>,
+    last_walk: LastWalk,
     /// Revision minus index, from one start to the next.
     offset: u64,
     threads: Mutex<Threads>,

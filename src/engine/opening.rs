@@ -18,6 +18,7 @@ use super::{
     clock::{Clock, TimeSource, VisibleTime},
     disk_room::{self, DiskRoom},
     evacuator, evictor, expirer,
+    keyspace::LastWalk,
     log::{Log, Shared, WeakSync},
     memory::Memory,
     queue::Queue,
@@ -114,7 +115,7 @@ impl Engine {
         log.report();
         let threads = Threads::start(log, disk, &core, &snapshots, options.limits.eviction)
             .map_err(|error| RecoveryError::io(&options.data_directory, error))?;
-        Ok((Self { core, snapshots, offset, threads: Mutex::new(threads) }, opened))
+        Ok((Self { core, snapshots, last_walk: LastWalk::default(), offset, threads: Mutex::new(threads) }, opened))
     }
 }
 

@@ -33,6 +33,7 @@ use crate::{
 };
 
 mod golden;
+mod keyspace;
 mod strange_files;
 
 fn options() -> Options {

@@ -43,11 +43,13 @@ pub enum Operation {
     Sync,
     /// Tells of the last slow requests.
     SlowRequests,
+    /// Tells what the keys take.
+    KeyspaceStats,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Get,
         Self::BatchGet,
         Self::List,
@@ -68,6 +70,7 @@ impl Operation {
         Self::VerifyIntegrity,
         Self::Sync,
         Self::SlowRequests,
+        Self::KeyspaceStats,
     ];
 
     /// Whether it writes.
@@ -77,7 +80,7 @@ impl Operation {
             Self::Put | Self::Delete | Self::Increment | Self::Touch => true,
             Self::BatchWrite | Self::Txn | Self::DeleteRange => true,
             Self::Status | Self::CreateSnapshot | Self::ListSnapshots | Self::Sync => false,
-            Self::Backup | Self::VerifyIntegrity | Self::SlowRequests => false,
+            Self::Backup | Self::VerifyIntegrity | Self::SlowRequests | Self::KeyspaceStats => false,
         }
     }
 
@@ -109,6 +112,7 @@ impl Operation {
             Self::VerifyIntegrity => "verify_integrity",
             Self::Sync => "sync",
             Self::SlowRequests => "slow_requests",
+            Self::KeyspaceStats => "keyspace_stats",
         }
     }
 

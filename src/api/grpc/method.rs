@@ -47,6 +47,9 @@ impl Method {
             "/tandem.admin.v1.AdminService/SlowRequests" => {
                 call("tandem.admin.v1.AdminService/SlowRequests", Operation::SlowRequests)
             }
+            "/tandem.admin.v1.AdminService/KeyspaceStats" => {
+                call("tandem.admin.v1.AdminService/KeyspaceStats", Operation::KeyspaceStats)
+            }
             "/tandem.admin.v1.AdminService/Sync" => call("tandem.admin.v1.AdminService/Sync", Operation::Sync),
             "/grpc.health.v1.Health/Check" => {
                 Self { label: "grpc.health.v1.Health/Check", operation: None, streams: false }

@@ -45,7 +45,7 @@ pub use self::{
     watch::{WatchJson, kind_text},
 };
 pub(in crate::api) use self::{
-    json::written,
+    json::{text_or_base64, written},
     parameters::{Known, SlowRequestsQuery},
     query::Query,
 };

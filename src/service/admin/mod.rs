@@ -1,6 +1,7 @@
 //! What operators ask of a server, without a transport. Both ways into the ops listener call this.
 
 mod backup;
+mod keyspace;
 mod slow;
 mod snapshots;
 mod status;

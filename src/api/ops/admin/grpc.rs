@@ -9,9 +9,10 @@ use crate::{
     pb::{
         self,
         admin::{
-            BackupRequest, BackupResponse, CreateSnapshotRequest, CreateSnapshotResponse, ListSnapshotsRequest,
-            ListSnapshotsResponse, SlowRequestsRequest, SlowRequestsResponse, StatusRequest, StatusResponse,
-            SyncRequest, SyncResponse, VerifyIntegrityRequest, VerifyIntegrityResponse,
+            BackupRequest, BackupResponse, CreateSnapshotRequest, CreateSnapshotResponse, KeyspaceStatsRequest,
+            KeyspaceStatsResponse, ListSnapshotsRequest, ListSnapshotsResponse, SlowRequestsRequest,
+            SlowRequestsResponse, StatusRequest, StatusResponse, SyncRequest, SyncResponse, VerifyIntegrityRequest,
+            VerifyIntegrityResponse,
             admin_service_server::{AdminService, AdminServiceServer},
             backup_response::Part,
         },
@@ -90,5 +91,13 @@ impl AdminService for Called {
     ) -> Result<Response<SlowRequestsResponse>, Status> {
         let call = call_of(&request)?;
         self.admin.slow_requests(&call, request.into_inner()).map(Response::new).map_err(to_status)
+    }
+
+    async fn keyspace_stats(
+        &self,
+        request: Request<KeyspaceStatsRequest>,
+    ) -> Result<Response<KeyspaceStatsResponse>, Status> {
+        let call = call_of(&request)?;
+        self.admin.keyspace_stats(&call, request.into_inner()).map(Response::new).map_err(to_status)
     }
 }

@@ -288,7 +288,7 @@ fn health_text(health: Health) -> &'static str {
 }
 
 /// As queries and the configuration write it, in milliseconds at the finest.
-fn duration_text(duration: Option<&prost_types::Duration>) -> Option<String> {
+pub fn duration_text(duration: Option<&prost_types::Duration>) -> Option<String> {
     duration.and_then(ms_from_duration).map(|ms| show_duration(Duration::from_millis(ms)))
 }
 

@@ -2,6 +2,7 @@
 
 mod grpc;
 mod json;
+mod keyspace_json;
 mod rest;
 
 pub use self::{grpc::door as grpc_door, rest::door as rest_door};

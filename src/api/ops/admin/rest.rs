@@ -16,7 +16,10 @@ use http::{
 };
 use serde::Serialize;
 
-use super::json::{CreatedJson, SlowRequestsJson, SnapshotsJson, StatusJson, SyncedJson, VerifiedJson};
+use super::{
+    json::{CreatedJson, SlowRequestsJson, SnapshotsJson, StatusJson, SyncedJson, VerifiedJson},
+    keyspace_json::KeyspaceJson,
+};
 use crate::{
     api::rest::{
         Door, Known, Query, Route, SlowRequestsQuery, problem,
@@ -27,8 +30,8 @@ use crate::{
     error::{Error, Reason},
     metrics::{Operation, Protocol},
     pb::admin::{
-        BackupRequest, CreateSnapshotRequest, ListSnapshotsRequest, SlowRequestsRequest, StatusRequest, SyncRequest,
-        VerifyIntegrityRequest,
+        BackupRequest, CreateSnapshotRequest, KeyspaceStatsRequest, ListSnapshotsRequest, SlowRequestsRequest,
+        StatusRequest, SyncRequest, VerifyIntegrityRequest,
     },
     service::{Admin, BackingUp, Call},
 };
@@ -78,7 +81,14 @@ const SLOW: Route = Route {
     operation: |_| Some(Operation::SlowRequests),
 };
 
-const ROUTES: [&Route; 6] = [&STATUS, &SNAPSHOTS, &BACKUP, &VERIFY, &SYNC, &SLOW];
+const KEYSPACE: Route = Route {
+    template: "/v1/admin/keyspace",
+    allow: "GET, HEAD",
+    remedy: "what the keys take is only read",
+    operation: |_| Some(Operation::KeyspaceStats),
+};
+
+const ROUTES: [&Route; 7] = [&STATUS, &SNAPSHOTS, &BACKUP, &VERIFY, &SYNC, &SLOW, &KEYSPACE];
 
 /// How a handler ends.
 type Answer = Result<Response, Refusal>;
@@ -109,6 +119,7 @@ pub fn door(admin: &Admin) -> Door {
         .route(VERIFY.template, any(verify))
         .route(SYNC.template, any(sync))
         .route(SLOW.template, any(slow))
+        .route(KEYSPACE.template, any(keyspace))
         .fallback(nowhere)
         .with_state(admin.clone());
     Door::to(admin.service().clone(), routes, &ROUTES, &Cors::default())
@@ -152,6 +163,12 @@ async fn slow(State(admin): State<Admin>, request: Request) -> Answer {
     let limit = query.number("limit").map_err(|error| refuse(&admin, Operation::SlowRequests, error))?;
     let slow = admin.slow_requests(&call, SlowRequestsRequest { limit: limit.unwrap_or_default() })?;
     answer(StatusCode::OK, slow, |slow| to_json(&SlowRequestsJson::new(slow))).await
+}
+
+async fn keyspace(State(admin): State<Admin>, request: Request) -> Answer {
+    let (call, _) = admit(&admin, &request, &KEYSPACE, &[])?;
+    let stats = admin.keyspace_stats(&call, KeyspaceStatsRequest {})?;
+    answer(StatusCode::OK, stats, |stats| to_json(&KeyspaceJson::new(stats))).await
 }
 
 async fn backup(State(admin): State<Admin>, request: Request) -> Answer {
