@@ -2,6 +2,10 @@
 #   docker build --tag tandem .
 #   docker run --read-only --volume data:/var/lib/tandem --publish 127.0.0.1:16700-16702:16700-16702 tandem
 
+# Where the program comes from: what follows builds it. An image that holds /tandem may stand in for it, so that the rest can be
+# tried without compiling: `--build-arg PROGRAM=IMAGE`.
+ARG PROGRAM=build
+
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /source
 COPY Cargo.toml Cargo.lock build.rs ./
@@ -14,6 +18,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --locked --release \
     && strip --strip-debug -o /tandem target/release/tandem
 
+FROM ${PROGRAM} AS program
+
 FROM debian:12.12-slim
 LABEL org.opencontainers.image.title="Tandem" \
       org.opencontainers.image.description="An in-memory, durable key-value store with two doors, gRPC and REST, over one engine" \
@@ -21,7 +27,7 @@ LABEL org.opencontainers.image.title="Tandem" \
       org.opencontainers.image.licenses="MIT"
 # The one place that is written to: everything else may be read-only.
 RUN install --directory --owner=10001 --group=10001 --mode=0750 /var/lib/tandem
-COPY --from=build /tandem /usr/local/bin/tandem
+COPY --from=program /tandem /usr/local/bin/tandem
 # A container is reached from outside itself: it listens on every address of its own, and what is published decides.
 ENV TANDEM__SERVER__DATA_DIR=/var/lib/tandem \
     TANDEM__SERVER__HTTP_ADDRESS=0.0.0.0:16700 \

@@ -1,7 +1,10 @@
 """The image, built by Debian's Docker engine and run as an operator would: read-only, without root, with put, restart, get.
 
 The registries of images are not asked: the images that the Dockerfile starts from are made of Debian's packages and this
-machine's Rust, under the names that the Dockerfile uses."""
+machine's Rust, under the names that the Dockerfile uses.
+
+The program in it is TANDEM_BINARY, which stands in for the Dockerfile's build stage, so that nothing is compiled twice; .ci/run
+builds that program from exactly the files that the stage copies. `TANDEM_IMAGE_COMPILE=1` has the stage itself build it."""
 
 import contextlib
 import json
@@ -9,6 +12,8 @@ import os
 import pathlib
 import re
 import shutil
+import socket
+import statistics
 import subprocess
 import time
 import urllib.error
@@ -16,9 +21,10 @@ import urllib.request
 
 import pytest
 
-from conftest import ROOT, run, tool
+from chart import of_kind, rendered
+from conftest import ROOT, binary, run, tool
 
-BUILDER, BASE = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M)
+BUILDER, BASE = re.findall(r"^FROM ([^$\s]+)", (ROOT / "Dockerfile").read_text(), re.M)
 HARDENED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
 
 
@@ -86,13 +92,27 @@ def image(engine, tmp_path_factory):
     archive = subprocess.Popen(["tar", "-C", directory / "debian", "-c", "."], stdout=subprocess.PIPE)
     engine.docker("import", "-", BASE, stdin=archive.stdout)
     assert archive.wait() == 0
-    make_builder(engine, directory / "builder")
-    seed(engine)
     started = time.monotonic()
-    engine.docker("build", "--network=host", "--tag=tandem", ROOT)
+    if os.environ.get("TANDEM_IMAGE_COMPILE"):
+        make_builder(engine, directory / "builder")
+        seed(engine)
+        program = []
+    else:
+        program = [f"--build-arg=PROGRAM={program_image(engine, directory / 'program')}"]
+    engine.docker("build", "--network=host", "--tag=tandem", *program, ROOT)
     print(f"\nbuilt in {time.monotonic() - started:.0f} s")
     shutil.rmtree(directory)
     return engine.inspect("tandem")
+
+
+def program_image(engine, context):
+    """An image that holds the program under test and nothing else, as the build stage leaves it: without debug sections."""
+    context.mkdir()
+    stripped = run("strip", "--strip-debug", "-o", context / "tandem", binary())
+    assert stripped.returncode == 0, stripped.stderr
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY tandem /tandem\n")
+    engine.docker("build", "--tag=program", context)
+    return "program"
 
 
 def make_builder(engine, context):
@@ -161,6 +181,32 @@ def test_it_is_small(engine, image):
     assert beyond <= 40_000_000
 
 
+def test_it_is_ready_soon_after_docker_run(engine, image):
+    """A figure, not a promise: machines differ."""
+    seconds = []
+    for _ in range(5):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        started = time.monotonic()
+        name = engine.docker("run", "--detach", *HARDENED, f"--publish=127.0.0.1:{port}:16702", "tandem")
+        while not answers(f"http://127.0.0.1:{port}/readyz"):
+            assert time.monotonic() - started < 60, engine.docker("logs", name)
+            time.sleep(0.002)
+        seconds.append(time.monotonic() - started)
+        engine.docker("rm", "--force", "--volumes", name)
+    print(f"\nready after docker run: median {statistics.median(seconds):.2f} s of {[round(each, 2) for each in seconds]}")
+
+
+def answers(url):
+    """Whether it answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
 def test_it_says_what_it_is_and_how_it_wants_to_be_run(image):
     configuration = image["Config"]
     assert configuration["User"] == "10001:10001"
@@ -202,3 +248,41 @@ def test_the_engine_finds_it_healthy(engine, container):
     while (health := engine.inspect(container)["State"]["Health"])["Status"] == "starting" and time.monotonic() < end:
         time.sleep(0.5)
     assert health["Status"] == "healthy", health
+
+
+def test_the_charts_backup_and_restore_run_in_it(engine, image):
+    """What the CronJob's pod and the init container run, in the image they run in, read-only and without root."""
+    values = {"backup": {"enabled": True}}
+    restore = {"enabled": True, "volume": {"persistentVolumeClaim": {"claimName": "any"}}}
+    (job,) = of_kind(rendered(values), "CronJob")
+    (backup,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+
+    def ran(container, *more):
+        variables = [f"--env={each['name']}={each['value']}" for each in container.get("env", [])]
+        program, *arguments = container["command"]
+        command = [*HARDENED, *variables, *more, f"--entrypoint={program}", "tandem", *arguments]
+        return engine.docker("run", "--rm", *command)
+
+    def owned(volume):
+        """What fsGroup does to a volume."""
+        engine.docker("run", "--rm", "--user=0", f"--volume={volume}:/v", "--entrypoint=chown", "tandem", "10001:10001", "/v")
+
+    owned("backups"), owned("fresh")
+    more = ["--env=TANDEM__SERVER__ADMIN=on", "--publish=127.0.0.1::16700"]
+    store = engine.docker("run", "--detach", *HARDENED, *more, "tandem")
+    wait_until_ready(engine, store)
+    assert rest(engine, store, "PUT", "/v1/kv/a", b"kept")[0] == 201
+    said = ran(backup, f"--network=container:{store}", "--env=TANDEM_OPS_ENDPOINT=http://127.0.0.1:16702", "--volume=backups:/backups")
+    file = re.search(r"backed up to /backups/(\S+)", said).group(1)
+    engine.docker("rm", "--force", "--volumes", store)
+
+    (stateful,) = of_kind(rendered({"restore": {**restore, "file": file}}), "StatefulSet")
+    (init,) = stateful["spec"]["template"]["spec"]["initContainers"]
+    mounts = ["--volume=backups:/restore:ro", "--volume=fresh:/var/lib/tandem"]
+    ran(init, *mounts)
+    assert "left as it is" in ran(init, *mounts)
+    new = engine.docker("run", "--detach", *HARDENED, *more, "--volume=fresh:/var/lib/tandem", "tandem")
+    wait_until_ready(engine, new)
+    assert rest(engine, new, "GET", "/v1/kv/a") == (200, b"kept")
+    engine.docker("rm", "--force", "--volumes", new)
+    engine.docker("volume", "rm", "backups", "fresh")
