@@ -652,6 +652,16 @@ async fn refusals_of_every_service_and_of_the_framework_have_a_reason() {
         let answer = web.call(path, WEB, body).await;
         assert_eq!(reason_of(&answer), *reason, "{path} {body:?}");
     }
+    // The other listener serves these.
+    let answer = web.call("/tandem.admin.v1.AdminService/Status", WEB, &[0, 0, 0, 0, 0]).await;
+    assert_eq!(reason_of(&answer), "ROUTE_NOT_FOUND");
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.ops)).unwrap();
+    let mut elsewhere = KvServiceClient::new(endpoint.connect().await.unwrap());
+    let status = elsewhere.get(pb::GetRequest { key: "a".into(), ..Default::default() }).await.unwrap_err();
+    assert!(
+        status.message().starts_with("ROUTE_NOT_FOUND: ") && status.message().contains("gRPC listener"),
+        "{status}"
+    );
     // A message that breaks off under the server's eyes.
     let mut stream = TcpStream::connect(&server.grpc).await.unwrap();
     let head = format!("POST {GET} HTTP/1.1\r\nhost: x\r\ncontent-type: {WEB}\r\ncontent-length: 100\r\n\r\nhalf");

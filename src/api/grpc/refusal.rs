@@ -43,12 +43,15 @@ fn reason_of(method: Method, status: &Status, limits: &Limits) -> Error {
             let text = format!("the message is too large, the limit is {limit} bytes: send less at once");
             Error::new(reason, text).with(|details| details.limit = Some(limit as u64))
         }
-        Code::Unimplemented if method.operation.is_some() => Error::new(
+        // Of a method that is not there tonic has nothing to say; another listener may serve it.
+        Code::Unimplemented if method.operation.is_some() && !status.message().is_empty() => Error::new(
             Reason::MediaTypeUnsupported,
             "the message is compressed in a way that is not taken: gzip is, or send it as it is",
         ),
         Code::Unimplemented => {
-            Error::new(Reason::RouteNotFound, "no such service or method: reflection lists those there are")
+            let text = "no such service or method at this listener: reflection lists those there are; keys are asked for at \
+                        the gRPC listener, tandem.admin.v1 at the ops listener";
+            Error::new(Reason::RouteNotFound, text)
         }
         Code::Internal | Code::InvalidArgument => {
             Error::malformed("", "the message is not what the schema says: generate the client from proto/ again")
