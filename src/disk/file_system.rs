@@ -9,7 +9,7 @@ use std::{
 
 /// Files and folders. The simulated one is in [`super::simulated`].
 pub trait FileSystem: Send + Sync + fmt::Debug {
-    /// Creates a folder and those above it; no error if it is there.
+    /// Creates a folder and those above it, and makes their names durable; no error if it is there.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
     /// Names in a folder.
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
@@ -91,7 +91,18 @@ impl LockGuard for RealLock {}
 
 impl FileSystem for RealFileSystem {
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        if path.as_os_str().is_empty() || path.is_dir() {
+            return Ok(());
+        }
+        let above = path.parent().unwrap_or(Path::new(""));
+        self.create_directory(above)?;
+        match fs::create_dir(path) {
+            // Somebody else was quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            created => created?,
+        }
+        // Otherwise a power loss may take the folder away with all that is synced in it.
+        self.sync_directory(if above.as_os_str().is_empty() { Path::new(".") } else { above })
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -172,5 +183,25 @@ impl File for RealFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_created_with_those_above_it_and_a_file_in_its_place_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("deep/er/still");
+        for _ in 0..2 {
+            RealFileSystem.create_directory(&deep).unwrap();
+            assert!(deep.is_dir());
+        }
+        RealFileSystem.create(&deep.join("file")).unwrap();
+        for below in ["file", "file/under"] {
+            assert!(RealFileSystem.create_directory(&deep.join(below)).is_err(), "{below}");
+        }
+        RealFileSystem.create_directory(Path::new("")).unwrap();
     }
 }
