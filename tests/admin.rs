@@ -277,6 +277,9 @@ async fn a_backup_taken_under_load_is_restored_to_what_was_acknowledged_before_i
     assert_eq!(std::fs::read(&by_command).unwrap(), before);
     assert!(run(&["backup", &by_command, "--force"], &endpoint).await.status.success());
     assert_ne!(std::fs::read(&by_command).unwrap(), before, "more was written since");
+    // Told before a snapshot is taken for nothing.
+    let onto_a_folder = run(&["backup", files.path().to_str().unwrap(), "--force"], &endpoint).await;
+    assert!(String::from_utf8_lossy(&onto_a_folder.stderr).contains("is a directory"), "{onto_a_folder:?}");
     let left: Vec<_> = std::fs::read_dir(files.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "nothing unfinished is left: {left:?}");
 

@@ -59,6 +59,9 @@ impl Backup {
 
 /// The file that the backup becomes.
 fn begin(file: &Path, force: bool) -> Result<WholeFile> {
+    if file.is_dir() {
+        return Err(Failure::refused(format!("OUTPUT: {} is a directory: name a file in it", file.display())));
+    }
     refuse_existing(file, force)?;
     if file.file_name().is_none() {
         return Err(Failure::usage(format!("{}: name a file, or - for standard output", file.display())));
