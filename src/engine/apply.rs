@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::{
     error::Reason,
-    limits::OFFSET_STEP_RESTORE,
+    limits::{Limits, OFFSET_STEP_RESTORE},
     model::{Conditions, EntryRef, KeySpan, Refusal},
     pb::{
         self, EventKind,
@@ -119,6 +119,13 @@ pub struct Applier {
     state: State,
     /// What the record at hand has changed so far.
     changed: Vec<Change>,
+}
+
+impl Default for Applier {
+    /// An applier over an empty store that nobody waits for or watches.
+    fn default() -> Self {
+        Self::new(Arc::default(), Arc::new(Waiters::new(0)), Arc::new(Hub::new(&Limits::default())))
+    }
 }
 
 impl Applier {

@@ -17,8 +17,6 @@ use super::{
     judge::Effect,
     proposing::fingerprint,
     state_hash::state_hash,
-    waiters::Waiters,
-    watch::hub::Hub,
 };
 use crate::{
     config::{SnapshotPolicy, SyncMode},
@@ -29,7 +27,6 @@ use crate::{
         self, Durability,
         storage::{LogRecord, Open, Settings, log_record::Command},
     },
-    store::Store,
 };
 
 mod golden;
@@ -404,7 +401,7 @@ proptest! {
     #[test]
     fn the_same_log_gives_the_same_state(records in records()) {
         let run = |through_bytes: bool| {
-            let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)), Arc::new(Hub::new(&Limits::default())));
+            let mut applier = Applier::default();
             let mut revisions = Vec::new();
             for record in &records {
                 let record = match through_bytes {
@@ -421,7 +418,7 @@ proptest! {
 
     #[test]
     fn a_changed_entry_changes_the_state_hash(records in records()) {
-        let mut applier = Applier::new(Arc::new(Store::new()), Arc::new(Waiters::new(0)), Arc::new(Hub::new(&Limits::default())));
+        let mut applier = Applier::default();
         for record in &records {
             applier.apply(record);
         }

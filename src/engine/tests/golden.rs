@@ -4,7 +4,7 @@
 //! behind it. A difference means that old logs would lead to other states: raise `APPLY_VERSION`, and keep the old rules for
 //! logs that say the old version. `TANDEM_WRITE_FIXTURES=1` writes the file of a new version, and never over one that is there.
 
-use std::{collections::HashSet, fs, path::PathBuf, sync::Arc};
+use std::{collections::HashSet, fs, path::PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use proptest::{
@@ -19,10 +19,7 @@ use crate::{
     engine::{
         apply::{APPLY_VERSION, Applier},
         state_hash::state_hash,
-        waiters::Waiters,
-        watch::hub::Hub,
     },
-    limits::Limits,
     pb::storage::{LogRecord, Open, log_record::Command},
 };
 
@@ -43,10 +40,6 @@ fn file(version: u32) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-fn empty() -> Applier {
-    Applier::new(Arc::default(), Arc::new(Waiters::new(0)), Arc::new(Hub::new(&Limits::default())))
-}
-
 fn hash(applier: &Applier) -> String {
     format!("{:032x}", state_hash(applier.store(), applier.state()))
 }
@@ -56,7 +49,7 @@ fn written_anew() -> String {
     let mut runner = TestRunner::deterministic();
     let mut lines = String::new();
     for log in 0..LOGS {
-        let mut applier = empty();
+        let mut applier = Applier::default();
         let open = Command::Open(Open { term: 1, offset: 0, apply_version: APPLY_VERSION });
         let open = LogRecord { index: 1, term: 1, time_ms: 1_000, command: Some(open), ..LogRecord::default() };
         let records = records().new_tree(&mut runner).unwrap().current().into_iter();
@@ -79,12 +72,12 @@ fn every_version_of_apply_gives_the_states_that_it_gave_when_it_was_new() {
     }
     for version in 1..=APPLY_VERSION {
         let text = fs::read_to_string(file(version)).unwrap();
-        let (mut applier, mut log) = (empty(), 0);
+        let (mut applier, mut log) = (Applier::default(), 0);
         let mut kinds = HashSet::new();
         for (number, line) in text.lines().enumerate() {
             let golden: Golden = serde_json::from_str(line).unwrap();
             if golden.log != log {
-                (applier, log) = (empty(), golden.log);
+                (applier, log) = (Applier::default(), golden.log);
             }
             let record = LogRecord::decode(&BASE64_STANDARD.decode(golden.record).unwrap()[..]).unwrap();
             kinds.insert(std::mem::discriminant(record.command.as_ref().unwrap()));
