@@ -1,0 +1,1 @@
+"""Measures Tandem next to its peers: see `benches/compare`."""
