@@ -53,7 +53,7 @@ class Server:
             text=True,
             cwd=data.parent,
             # Snapshots are usually taken after 256 MiB of log: too long to wait for.
-            env={**os.environ, "TANDEM__SNAPSHOT__INTERVAL": "1s"},
+            env={"TANDEM__SNAPSHOT__INTERVAL": "1s", **os.environ},
         )
         found = None
         while not found:

@@ -14,6 +14,17 @@ def field(number, content):
     return bytes([number << 3 | 2, len(content)]) + content
 
 
+def ask(address, method, path, body=None):
+    """One request on a connection of its own; its status, or nothing if there is nobody."""
+    connection = http.client.HTTPConnection(address, timeout=10)
+    with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    return None
+
+
 def rest(address, ending):
     """What a REST client does, over and over on one connection."""
     connection = http.client.HTTPConnection(address, timeout=10)
@@ -29,6 +40,7 @@ def rest(address, ending):
         ("GET", "/v1/kv:count?prefix=load/", None),
         ("GET", "/v1/kv?prefix=load/1", None, {"accept": "application/x-ndjson"}),
         ("DELETE", "/v1/kv/count/{n}", None),
+        ("GET", "/v1/nowhere", None),
     ]
     for number in itertools.count():
         for method, path, body, *headers in requests:
