@@ -71,8 +71,9 @@ impl KvService for Preset {
         nothing()
     }
 
+    /// By which `tandem bench` tells whether a Tandem is there.
     async fn count(&self, _: Request<CountRequest>) -> Answer<CountResponse> {
-        nothing()
+        Ok(Response::new(CountResponse { count: 1, store_revision: REVISION }))
     }
 
     async fn delete(&self, _: Request<DeleteRequest>) -> Answer<DeleteResponse> {

@@ -1,4 +1,5 @@
-//! A bare axum server: GET and PUT of a key, with the headers that Tandem's answers have.
+//! A bare axum server: GET and PUT of a key, with the headers that Tandem's answers have; and a count, by which
+//! `tandem bench` tells whether a Tandem is there.
 
 use axum::{
     Router,
@@ -13,7 +14,8 @@ use super::VALUE;
 const TRACE_ID: &str = "0123456789abcdef0123456789abcdef";
 
 pub fn routes() -> Router {
-    Router::new().route("/v1/kv/{*key}", get(read).put(write))
+    let count = || async { ([("content-type", "application/json")], r#"{"count":1,"store_revision":1234567}"#) };
+    Router::new().route("/v1/kv/{*key}", get(read).put(write)).route("/v1/kv:count", get(count))
 }
 
 async fn read(Path(_key): Path<String>) -> impl IntoResponse {
