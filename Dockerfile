@@ -11,6 +11,8 @@ WORKDIR /source
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY proto proto
 COPY src src
+# Named by the manifest, which is refused without them.
+COPY benches benches
 # Crates and what was compiled of them stay in caches, so that a change of ours compiles ours alone. Debug sections are
 # dropped, names stay: a backtrace still says where.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
