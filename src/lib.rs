@@ -23,7 +23,7 @@
 //! | 5 | [`service`] | what each RPC means, without a transport |
 //! | 6 | [`api`] | the doors: parse, call the service, map the error |
 //! | 7 | [`app`], [`telemetry`] | cores, listeners, life and end of the process |
-//! | 8 | [`cli`] | the command line, the client's commands in `cli/client`, those over files in `cli/offline` |
+//! | 8 | [`cli`] | the command line, the client's commands in `cli/client`, those over files in `cli/offline`, the load generator in `cli/bench` |
 //!
 //! Where does it live? Bytes: `disk`. Maps and locks: `store`. Order and durability: `engine`. Meaning of a request:
 //! `service`. Status codes: `error`. Knobs: `config`. Numbers on a graph: `metrics`.

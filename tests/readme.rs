@@ -59,6 +59,15 @@ fn the_command_line_does_what_it_shows() {
 }
 
 #[test]
+fn a_load_is_borne_over_both_doors_and_drawn() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let text = run(&block("bench"), &server, data.path());
+    assert!(text.contains("mixed with 90% reads over gRPC") && text.contains("put over REST"), "{text}");
+    assert!(std::fs::read_to_string(data.path().join("put.svg")).unwrap().starts_with("<svg"));
+}
+
+#[test]
 fn a_lock_is_held_as_the_command_line_and_curl_show() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod client;
 mod healthcheck;
 mod offline;
@@ -29,6 +30,7 @@ Examples:
   tandem config show                    what is in force, and where it came from
   tandem put greeting hello --ttl 1h    talk to a running server: --endpoint, TANDEM_ENDPOINT
   tandem get greeting
+  tandem bench --workload mixed         a load, and how it is borne
   tandem wal stat --data-dir data       look into the files of a stopped server
 
 Exit codes:
@@ -93,6 +95,9 @@ enum Command {
     },
     #[command(flatten)]
     Client(client::Command),
+    /// Put a load on a running server and measure how it bears it: exit code 1 if any request failed.
+    #[command(after_help = bench::AFTER_HELP)]
+    Bench(bench::Bench),
     #[command(flatten)]
     Offline(offline::Command),
     /// Print a script that lets a shell complete commands and flags.
@@ -155,6 +160,8 @@ fn execute(arguments: Arguments, serve: impl FnOnce(Settings) -> ExitCode) -> Re
         }
         Command::Client(command) if before == Flags::default() => command.run(),
         Command::Client(_) => return Err("a flag of the server stands before a client's command: leave it out".into()),
+        Command::Bench(bench) if before == Flags::default() => bench.run(),
+        Command::Bench(_) => return Err("a flag of the server stands before bench: leave it out".into()),
         Command::Offline(command) if before == Flags::default() => command.run(),
         Command::Offline(_) => return Err("a flag of the server stands before the command: write it behind".into()),
         Command::Completions { shell } => {

@@ -1,6 +1,7 @@
 //! The command line against a real server: what it prints in each format, and its exit codes.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod bench;
 mod locks;
 mod many;
 mod moves;

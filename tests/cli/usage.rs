@@ -4,8 +4,9 @@ use std::process::{Command, Stdio};
 
 use crate::{Store, finish, support};
 
-const COMMANDS: [&str; 13] =
-    ["get", "put", "del", "incr", "touch", "list", "scan", "watch", "count", "txn", "lock", "export", "import"];
+const COMMANDS: [&str; 14] = [
+    "bench", "get", "put", "del", "incr", "touch", "list", "scan", "watch", "count", "txn", "lock", "export", "import",
+];
 
 fn tandem(arguments: &[&str]) -> crate::Ran {
     finish(Command::new(support::binary()).args(arguments).stdin(Stdio::null()))

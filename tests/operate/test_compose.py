@@ -9,6 +9,7 @@ from conftest import ROOT, run, tool
 
 COMPOSE = ROOT / "docker-compose.yml"
 SERVICES = yaml.safe_load(COMPOSE.read_text())["services"]
+LOADS = [name for name in SERVICES if name.startswith("load-")]
 
 
 def test_compose_finds_it_valid_with_and_without_load():
@@ -37,7 +38,7 @@ def test_everything_is_published_on_loopback_alone_at_its_known_port():
         "tandem": [f"127.0.0.1:{port}:{port}" for port in (16700, 16701, 16702)],
         "prometheus": ["127.0.0.1:9090:9090"],
         "grafana": ["127.0.0.1:3000:3000"],
-        "load": [],
+        **{name: [] for name in LOADS},
     }
 
 
@@ -47,7 +48,18 @@ def test_what_lasts_has_a_volume_a_health_check_and_time_to_stop():
         assert any(re.match(r"\w+:/", volume) for volume in SERVICES[name]["volumes"]), name
     assert SERVICES["tandem"]["stop_grace_period"] == "30s"
     assert SERVICES["tandem"]["read_only"] and SERVICES["tandem"]["cap_drop"] == ["ALL"]
-    assert SERVICES["load"]["profiles"] == ["load"]
+
+
+def test_load_comes_over_both_doors_from_the_store_s_own_image_and_only_when_asked_for():
+    listeners = set()
+    for name in LOADS:
+        load = SERVICES[name]
+        assert load["profiles"] == ["load"] and load["image"] == SERVICES["tandem"]["image"], name
+        assert load["healthcheck"] == {"disable": True}, f"{name} is no server"
+        arguments = load["command"].split()
+        assert arguments[0] == "bench" and "--rate" in arguments, name
+        listeners.add((arguments[arguments.index("--protocol") + 1], arguments[arguments.index("--endpoint") + 1]))
+    assert listeners == {("rest", "http://tandem:16700"), ("grpc", "http://tandem:16701")}
 
 
 def test_prometheus_scrapes_the_store_by_the_name_that_compose_gives_it():

@@ -17,7 +17,7 @@ mod increment;
 mod list;
 mod lock;
 pub(super) mod output;
-mod progress;
+pub(super) mod progress;
 mod put;
 mod range;
 mod scan;
@@ -25,7 +25,7 @@ pub(super) mod table;
 mod touch;
 mod txn;
 mod watch;
-mod write;
+pub(super) mod write;
 
 use std::{future::Future, process::ExitCode};
 
