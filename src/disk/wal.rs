@@ -1,4 +1,17 @@
 //! The write-ahead log: groups of frames, one write and one sync each; segments that follow one another.
+//!
+//! How a group gets to the disk was chosen by measurement (ext4 on a virtual disk, 2 cores, medians of 5 interleaved rounds
+//! of 300 groups; microseconds a group, in brackets those of the thread's own processor time):
+//!
+//! ```text
+//! group       write, fdatasync   O_DSYNC      O_DIRECT|O_DSYNC   io_uring, linked   fdatasync, only fallocated
+//!   8,200 B   149 (38)           181 (57)     181 (49)           191 (3)            255 (72)
+//!  65,544 B   193 (52)           214 (64)     196 (51)           217 (4)            294 (90)
+//! 262,152 B   312 (94)           312 (100)    237 (53)           314 (5)            429 (143)
+//! ```
+//!
+//! So: plain writes and `fdatasync` over space that was written before. O_DIRECT wins only for groups of a quarter of a
+//! mebibyte, which bulk loads make; io_uring spares the log's thread and gives the work to one of the kernel's.
 
 use std::{
     fmt, io,
