@@ -14,8 +14,8 @@ def machine(directory):
     processors = Path("/proc/cpuinfo").read_text().split("model name")
     model = processors[1].split("\n")[0].strip("\t: ") if len(processors) > 1 else platform.machine()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    found = subprocess.run(["stat", "--file-system", "--format=%T", directory], capture_output=True, text=True)
-    file_system = found.stdout.strip().split("/")[0]
+    found = subprocess.run(["df", "--output=fstype", directory], capture_output=True, text=True)
+    file_system = (found.stdout.split() or ["?"])[-1]
     return f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, {file_system}, Linux {platform.release()}"
 
 
