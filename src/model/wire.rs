@@ -105,8 +105,16 @@ impl<'bytes> EntryRef<'bytes> {
     }
 }
 
+/// Most numbers are tags and lengths of one byte.
+#[inline]
 fn take_number(bytes: &mut &[u8]) -> Option<u64> {
-    decode_varint(bytes).ok()
+    match bytes.split_first() {
+        Some((&number @ ..128, rest)) => {
+            *bytes = rest;
+            Some(u64::from(number))
+        }
+        _ => decode_varint(bytes).ok(),
+    }
 }
 
 /// Takes a length and so many bytes.
