@@ -4,9 +4,12 @@
 //! and join their free neighbours at once; a page without a live piece is given back. When much is free but spread over
 //! many pages, the emptiest one is closed: its owner moves what lives there elsewhere, piece by piece, and the page goes.
 
-use super::page::{
-    ARENA_BITS, FIRST_SLOT, LINKED_UNITS_MIN, NEXT_AT, PAGE_BYTES, PAGE_UNITS, PIECE_UNITS_MAX, PREVIOUS_AT, Page,
-    UNIT_BYTES,
+use super::{
+    filling::Filling,
+    page::{
+        ARENA_BITS, FIRST_SLOT, LINKED_UNITS_MIN, NEXT_AT, PAGE_BYTES, PAGE_UNITS, PIECE_UNITS_MAX, PREVIOUS_AT, Page,
+        UNIT_BYTES,
+    },
 };
 
 const SLOT_BITS: u32 = PAGE_UNITS.trailing_zeros();
@@ -68,7 +71,8 @@ fn split(handle: u32) -> (usize, usize) {
     ((handle >> SLOT_BITS) as usize, handle as usize % PAGE_UNITS)
 }
 
-fn join(page: usize, slot: usize) -> u32 {
+/// The handle of a piece.
+pub fn join(page: usize, slot: usize) -> u32 {
     ((page << SLOT_BITS) | slot) as u32
 }
 
@@ -171,6 +175,23 @@ impl Arena {
         }
     }
 
+    /// A page that is filled elsewhere, without the arena, until it [comes in](Self::take_in); `None` when neither address
+    /// space nor memory is left.
+    pub fn lend(&mut self) -> Option<Filling> {
+        let (number, page) = self.new_page()?;
+        Some(Filling::new(number, page))
+    }
+
+    /// Takes a page in that was filled elsewhere.
+    pub fn take_in(&mut self, filling: Filling) {
+        let (number, page, slot) = filling.into_parts();
+        self.live_units += page.live_units;
+        self.pages[number] = Some(page);
+        if slot < PAGE_UNITS {
+            self.add_free(number, slot, PAGE_UNITS - slot);
+        }
+    }
+
     /// Copies a piece into another one of the same size.
     pub fn copy(&mut self, from: u32, to: u32, units: usize) {
         let ((from_page, from_slot), (to_page, to_slot)) = (split(from), split(to));
@@ -263,6 +284,14 @@ impl Arena {
 
     /// A new page as one free piece.
     fn add_page(&mut self) -> Option<u32> {
+        let (number, page) = self.new_page()?;
+        self.pages[number] = Some(page);
+        self.add_free(number, FIRST_SLOT, PIECE_UNITS_MAX);
+        Some(join(number, FIRST_SLOT))
+    }
+
+    /// A new page, and its number, where it is not yet.
+    fn new_page(&mut self) -> Option<(usize, Page)> {
         if self.page_count == PAGES_MAX {
             return None;
         }
@@ -274,10 +303,8 @@ impl Arena {
             self.pages.push(None);
             self.pages.len() - 1
         });
-        self.pages[number] = Some(page);
         self.page_count += 1;
-        self.add_free(number, FIRST_SLOT, PIECE_UNITS_MAX);
-        Some(join(number, FIRST_SLOT))
+        Some((number, page))
     }
 
     fn drop_page(&mut self, number: usize) {
@@ -379,6 +406,43 @@ mod tests {
             assert_eq!((slot, page_live), (PAGE_UNITS, page.live_units));
         }
         assert_eq!(arena.live_bytes(), live.iter().map(|(_, units)| units * UNIT_BYTES).sum::<usize>());
+    }
+
+    #[test]
+    fn pages_that_were_filled_elsewhere_are_like_any_other() {
+        let (mut arena, mut live, mut random) = (Arena::default(), Live::new(), SmallRng::seed_from_u64(11));
+        let mut fillings = [arena.lend().unwrap(), arena.lend().unwrap()];
+        assert_eq!((arena.allocated_bytes(), arena.live_bytes()), (2 * PAGE_BYTES, 0));
+        for number in 0..20_000 {
+            let filling = &mut fillings[number % 2];
+            let units = random.random_range(2..120);
+            if !filling.has_room(units) {
+                let filled = std::mem::replace(filling, arena.lend().unwrap());
+                arena.take_in(filled);
+            }
+            let (handle, piece) = filling.add(units);
+            let last = piece.len() - 1;
+            (piece[1], piece[last]) = (units as u8, units as u8);
+            live.push((handle, units));
+        }
+        // One to the last unit.
+        let [mut full, other] = fillings;
+        let units = (1..=PIECE_UNITS_MAX).rev().find(|units| full.has_room(*units)).unwrap();
+        let (handle, piece) = full.add(units);
+        let last = piece.len() - 1;
+        (piece[1], piece[last]) = (units as u8, units as u8);
+        live.push((handle, units));
+        arena.take_in(full);
+        arena.take_in(other);
+        check(&arena, &live);
+        churn(&mut arena, &mut live, &mut random, 40_000, 5_000);
+        check(&arena, &live);
+        for (handle, units) in std::mem::take(&mut live) {
+            assert_own(&arena, handle, units);
+            arena.release(handle, units);
+        }
+        check(&arena, &live);
+        assert_eq!(arena.allocated_bytes(), 0);
     }
 
     fn add(arena: &mut Arena, live: &mut Live, units: usize) {

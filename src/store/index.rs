@@ -74,22 +74,38 @@ fn first_slot(tags: &[u8], tag: u16) -> usize {
 }
 
 impl Index {
-    /// An index of handles with their hashes, in any order: sorted once and laid down table by table, several times as fast
-    /// as one insertion after another. `hash_of` gives the hash of any handle. `None` when no memory is left.
-    pub fn of(arena: &mut Arena, mut rows: Vec<(u64, u32)>, hash_of: impl Fn(u32) -> u64) -> Option<Self> {
-        let depth = (0..DEPTH_MAX).find(|depth| rows.len() >> depth <= BUILT).unwrap_or(DEPTH_MAX);
-        rows.sort_unstable_by_key(|(hash, _)| u64::from(directory_bits(*hash, depth)) << 16 | u64::from(tag_of(*hash)));
+    /// An index of handles with their hashes, in any order, which are gone through twice: dealt out to tables, sorted there
+    /// and laid down, many times as fast as one insertion after another. `hash_of` gives the hash of any handle. `None` when
+    /// no memory is left.
+    pub fn of<Rows: Iterator<Item = (u64, u32)>>(
+        arena: &mut Arena,
+        count: usize,
+        rows: impl Fn() -> Rows,
+        hash_of: impl Fn(u32) -> u64,
+    ) -> Option<Self> {
+        let depth = (0..DEPTH_MAX).find(|depth| count >> depth <= BUILT).unwrap_or(DEPTH_MAX);
         let mut at_depth = [0; DEPTH_MAX + 1];
         at_depth[depth] = 1 << depth;
         let mut index = Self { directory: (0..1 << depth).collect(), tables: Vec::new(), depth, at_depth };
         index.tables.reserve_exact(1 << depth);
-        let (mut rest, mut entries) = (&rows[..], Vec::with_capacity(SPLIT_AT));
+        // Where each table's rows go next: first where they begin, at last where they end.
+        let mut places = vec![0; (1 << depth) + 1];
+        rows().for_each(|(hash, _)| places[directory_bits(hash, depth) as usize + 1] += 1);
+        (0..1 << depth).for_each(|number| places[number + 1] += places[number]);
+        let mut dealt = vec![(0, 0); count];
+        for (hash, handle) in rows() {
+            let place = &mut places[directory_bits(hash, depth) as usize];
+            dealt[*place] = (tag_of(hash), handle);
+            *place += 1;
+        }
+        let (mut rest, mut entries, mut begin) = (&mut dealt[..], Vec::with_capacity(SPLIT_AT), 0);
         for number in 0..1 << depth {
-            let (mine, others) =
-                rest.split_at(rest.partition_point(|(hash, _)| directory_bits(*hash, depth) <= number));
-            rest = others;
+            let end = places[number as usize];
+            let (mine, others) = rest.split_at_mut(end - begin);
+            (rest, begin) = (others, end);
+            mine.sort_unstable();
             entries.clear();
-            entries.extend(mine.iter().map(|(hash, handle)| (*handle, tag_of(*hash))));
+            entries.extend(mine.iter().map(|(tag, handle)| (*handle, *tag)));
             let mut block = Block::EMPTY;
             if !entries.is_empty() {
                 block.fill(arena, Kind::Table, &entries)?;
@@ -321,8 +337,8 @@ mod tests {
     fn an_index_that_is_built_at_once_is_like_any_other() {
         for count in [0, 1, 384, 385, 100_000] {
             let mut arena = Arena::default();
-            let rows: Vec<_> = (0..count).map(|handle| (hash(handle), handle)).collect();
-            let mut index = Index::of(&mut arena, rows, hash).unwrap();
+            let rows = || (0..count).map(|handle| (hash(handle), handle));
+            let mut index = Index::of(&mut arena, count as usize, rows, hash).unwrap();
             check(&index, &arena, &(0..count).collect());
             assert!((0..count).all(|handle| index.find(&arena, hash(handle), |other| other == handle).is_some()));
             for handle in count..count + 1_000 {
@@ -342,7 +358,8 @@ mod tests {
         // The lowest bits of the directory are the same for all.
         let hash = |handle: u32| u64::from(handle) << 48 | u64::from(handle & 0xffff);
         let mut arena = Arena::default();
-        let index = Index::of(&mut arena, (0..5_000).map(|handle| (hash(handle), handle)).collect(), hash).unwrap();
+        let rows = || (0..5_000).map(|handle| (hash(handle), handle));
+        let index = Index::of(&mut arena, 5_000, rows, hash).unwrap();
         check(&index, &arena, &(0..5_000).collect());
     }
 

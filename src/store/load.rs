@@ -1,18 +1,37 @@
-//! Fills an empty store from many threads, much faster than one write after another: nothing is looked up, a shard's lock
-//! is taken once for many entries, and the indexes are built at the end: that of keys in order from rows that are sorted
+//! Fills an empty store from many threads, much faster than one write after another: nothing is looked up, each thread fills
+//! pages of its own without a lock, and the indexes are built at the end: that of keys in order from rows that are sorted
 //! already for the most part.
 
 use parking_lot::Mutex;
 
-use super::{SHARDS, Store, hash_of, rows::Rows};
+use super::{
+    SHARDS, Store,
+    arena::Arena,
+    filling::Filling,
+    hash_of,
+    record::{Draft, Placed},
+    rows::Rows,
+    shard::{INSIDE_BYTES_MAX, full},
+    sizes::Sizes,
+};
 use crate::{error::Result, model::EntryRef};
 
 /// What one thread has put into the store.
 #[derive(Debug)]
 pub struct Loader<'store> {
     store: &'store Store,
-    /// Of each shard the entries put there.
-    rows: Vec<Rows>,
+    /// Of each shard what was put there.
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Default)]
+struct Part {
+    rows: Rows,
+    sizes: Sizes,
+    /// The page that is being filled.
+    filling: Option<Filling>,
+    /// The content type of the last entry and its number, if it has one.
+    content_type: Option<(Box<str>, Option<u16>)>,
 }
 
 /// What all threads have put, by shard.
@@ -28,32 +47,50 @@ impl Default for Loaded {
 impl<'store> Loader<'store> {
     /// A loader for one thread. The store is empty but for what loaders put into it, and nobody reads or writes it.
     pub fn new(store: &'store Store) -> Self {
-        Self { store, rows: (0..SHARDS).map(|_| Rows::default()).collect() }
+        Self { store, parts: (0..SHARDS).map(|_| Part::default()).collect() }
     }
 
-    /// Puts entries into the store. No key may come twice, here or from another thread.
-    pub fn add(&mut self, entries: &[EntryRef<'_>]) -> Result<()> {
-        let mut of_shard: [Vec<(u64, u32)>; SHARDS] = Default::default();
-        for (number, entry) in (0_u32..).zip(entries) {
-            let hash = hash_of(self.store.hash_seed, entry.key);
-            of_shard[Store::shard_number(hash)].push((hash, number));
-        }
-        for (shard_number, members) in of_shard.into_iter().enumerate().filter(|(_, members)| !members.is_empty()) {
-            let mut shard = self.store.shards[shard_number].write();
-            for (hash, number) in members {
-                let entry = &entries[number as usize];
-                let handle = shard.load(entry)?;
-                self.rows[shard_number].push(hash, handle, entry.key, entry.metadata.expire_time_ms.is_some());
+    /// Puts an entry into the store. No key may come twice, here or from another thread.
+    pub fn add(&mut self, entry: &EntryRef<'_>) -> Result<()> {
+        let hash = hash_of(self.store.hash_seed, entry.key);
+        let number = Store::shard_number(hash);
+        let (part, shard) = (&mut self.parts[number], &self.store.shards[number]);
+        let content_type = match &part.content_type {
+            Some((last, number)) if **last == *entry.content_type => *number,
+            _ => {
+                let number = shard.write().types.number(entry.content_type);
+                part.content_type = Some((entry.content_type.into(), number));
+                number
             }
-            self.store.account(shard_number, &shard);
+        };
+        let value = entry.value.as_slice();
+        let value_placed = match value.len() {
+            0..=INSIDE_BYTES_MAX => Placed::Inside(value),
+            _ => Placed::Outside(shard.write().keep_outside(value)),
+        };
+        let content_type = content_type.ok_or(entry.content_type);
+        let draft = Draft { key: entry.key, value: value_placed, content_type, metadata: entry.metadata };
+        let units = Arena::units_for(draft.length());
+        if !part.filling.as_ref().is_some_and(|filling| filling.has_room(units)) {
+            let records = &mut shard.write().records;
+            if let Some(filled) = part.filling.take() {
+                records.take_in(filled);
+            }
+            part.filling = records.lend();
         }
+        let (handle, piece) = part.filling.as_mut().ok_or_else(full)?.add(units);
+        draft.write(piece);
+        part.sizes.add(entry.key.len() + value.len());
+        part.rows.push(hash, handle, entry.key, entry.metadata.expire_time_ms.is_some());
         Ok(())
     }
 
     /// This thread has put everything into the store.
     pub fn finish(self, loaded: &Loaded) {
-        for (all, mine) in loaded.0.iter().zip(self.rows) {
-            all.lock().push(mine);
+        let all = loaded.0.iter().zip(&self.store.shards);
+        for (part, (rows, shard)) in self.parts.into_iter().zip(all) {
+            shard.write().take_in(part.filling, &part.sizes);
+            rows.lock().push(part.rows);
         }
     }
 }
@@ -111,7 +148,7 @@ mod tests {
                 let (loading, loaded) = (&loading, &loaded);
                 scope.spawn(move || {
                     let mut loader = Loader::new(loading);
-                    part.chunks(1_000).for_each(|some| loader.add(some).unwrap());
+                    part.iter().for_each(|entry| loader.add(entry).unwrap());
                     loader.finish(loaded);
                 });
             }
@@ -156,7 +193,7 @@ mod tests {
         let keys: Vec<_> = [7_u32, 1, 9, 7].iter().map(|number| number.to_be_bytes().to_vec()).collect();
         let (store, loaded) = (Store::new(), Loaded::default());
         let mut loader = Loader::new(&store);
-        loader.add(&entries(&keys, b"v")).unwrap();
+        entries(&keys, b"v").iter().for_each(|entry| loader.add(entry).unwrap());
         loader.finish(&loaded);
         assert_eq!((0..loaded.shards()).filter(|shard| !loaded.order(&store, *shard)).count(), 1);
     }

@@ -10,6 +10,7 @@ mod block;
 mod content_types;
 mod evacuation;
 mod eviction;
+mod filling;
 mod index;
 mod inventory;
 mod load;

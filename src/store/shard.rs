@@ -9,6 +9,7 @@ use super::{
     arena::Arena,
     block::Kind,
     content_types::ContentTypes,
+    filling::Filling,
     hash_of,
     index::Index,
     ordered::{Cursor, Ordered},
@@ -35,7 +36,7 @@ pub struct Shard {
     pub(super) ordered: Ordered,
     /// By deadline, then by key: entries that have one.
     pub(super) deadlines: Ordered,
-    types: ContentTypes,
+    pub(super) types: ContentTypes,
     values: Vec<Option<Bytes>>,
     free_values: Vec<u32>,
     outside_bytes: usize,
@@ -162,28 +163,21 @@ impl Shard {
         })
     }
 
-    /// Adds an entry that is not there, but to no index: [`Self::order`] builds those. Gives its handle.
-    pub fn load(&mut self, entry: &EntryRef<'_>) -> Result<u32> {
-        let content_type = self.types.number(entry.content_type).ok_or(entry.content_type);
-        let value = entry.value.as_slice();
-        let value_placed = match value.len() {
-            0..=INSIDE_BYTES_MAX => Placed::Inside(value),
-            _ => Placed::Outside(self.keep_outside(value)),
-        };
-        let draft = Draft { key: entry.key, value: value_placed, content_type, metadata: entry.metadata };
-        let units = Arena::units_for(draft.length());
-        let handle = self.records.allocate(units).ok_or_else(full)?;
-        draft.write(self.records.get_mut(handle, units));
-        self.sizes.add(entry.key.len() + value.len());
-        Ok(handle)
+    /// Takes entries in that a loader put into a page of its own, but to no index: [`Self::order`] builds those.
+    pub fn take_in(&mut self, filling: Option<Filling>, sizes: &Sizes) {
+        if let Some(filling) = filling {
+            self.records.take_in(filling);
+        }
+        self.sizes.merge(sizes);
     }
 
     /// Builds the indexes of all loaded entries. False if a key is there twice; `None` when no memory is left.
     pub fn order(&mut self, rows: &[Rows]) -> Option<bool> {
         let records = &self.records;
         let record = |handle: u32| Record(records.get(handle));
-        let hashed = rows.iter().map(Rows::hashed).collect::<Vec<_>>().concat();
-        self.index = Index::of(&mut self.blocks, hashed, |handle| hash_of(self.hash_seed, record(handle).key()))?;
+        let (count, hashed) = (rows.iter().map(Rows::len).sum(), || rows.iter().flat_map(Rows::hashed));
+        self.index =
+            Index::of(&mut self.blocks, count, hashed, |handle| hash_of(self.hash_seed, record(handle).key()))?;
         let InOrder { mut handles, unique } = in_order(rows, |handle| record(handle).key());
         self.ordered = Ordered::from_sorted(&mut self.blocks, Kind::Keys, &handles)?;
         if rows.iter().any(Rows::any_expires) {
@@ -221,7 +215,7 @@ impl Shard {
         Arena::units_for(Record(self.records.get(handle)).length())
     }
 
-    fn keep_outside(&mut self, value: &[u8]) -> u32 {
+    pub(super) fn keep_outside(&mut self, value: &[u8]) -> u32 {
         // An allocation of its own: what was received may be a small part of a large buffer.
         let value = Bytes::copy_from_slice(value);
         self.outside_bytes += value.len();
@@ -267,7 +261,7 @@ impl Shard {
     }
 }
 
-fn full() -> Error {
+pub(super) fn full() -> Error {
     Error::new(Reason::MemoryLimit, "no memory is left for this part of the store: delete keys")
 }
 
