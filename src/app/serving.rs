@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, service::service_fn};
@@ -25,7 +26,6 @@ use tokio::{
     io::AsyncWriteExt as _,
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -154,37 +154,40 @@ impl Listening {
         });
         let builder = self.builder();
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let mut patience = pin!(tokio::time::sleep(self.limits.header_timeout));
-        let mut waiting_for_first = true;
-        let mut draining = false;
-        let mut idle_end = pin!(tokio::time::sleep(IDLE_PEER_PATIENCE));
+        let mut events = self.events();
         loop {
-            tokio::select! {
+            let event = tokio::select! {
+                biased;
                 // A connection that broke has nobody left to tell.
                 _ = &mut connection => break,
-                () = self.ending.drain.cancelled(), if !draining => {
-                    draining = true;
+                Some(event) = events.next() => event,
+            };
+            match event {
+                Event::Drain => {
                     connection.as_mut().graceful_shutdown();
-                    idle_end.as_mut().reset(Instant::now() + IDLE_PEER_PATIENCE);
+                    events.push(after(IDLE_PEER_PATIENCE, Event::Idle));
                 }
-                // An HTTP/2 peer that does not answer the goodbye holds nothing up but itself.
-                () = &mut idle_end, if draining => {
-                    if activity.running() == 0 {
-                        break;
-                    }
-                    idle_end.as_mut().reset(Instant::now() + IDLE_PEER_PATIENCE);
-                }
-                () = self.ending.abort.cancelled() => break,
+                Event::Abort => break,
                 // One that never sent a whole request: silent, or half a preface.
-                () = &mut patience, if waiting_for_first => {
-                    waiting_for_first = false;
-                    if !activity.spoke() {
-                        break;
-                    }
-                }
+                Event::Silent if !activity.spoke() => break,
+                // An HTTP/2 peer that does not answer the goodbye holds nothing up but itself.
+                Event::Idle if activity.running() == 0 => break,
+                Event::Idle => events.push(after(IDLE_PEER_PATIENCE, Event::Idle)),
+                Event::Silent => {}
             }
         }
         drop(seat);
+    }
+
+    /// What may end a connection besides itself. Apart from it, so that none is looked at until it happens: a connection
+    /// is polled for each of its requests.
+    fn events(&self) -> FuturesUnordered<BoxFuture<'static, Event>> {
+        let Ending { drain, abort, .. } = self.ending.clone();
+        FuturesUnordered::from_iter([
+            async move { drain.cancelled().await }.map(|()| Event::Drain).boxed(),
+            async move { abort.cancelled().await }.map(|()| Event::Abort).boxed(),
+            after(self.limits.header_timeout, Event::Silent),
+        ])
     }
 
     fn builder(&self) -> auto::Builder<TokioExecutor> {
@@ -208,6 +211,23 @@ impl Listening {
             .keep_alive_timeout(limits.keepalive_timeout);
         builder
     }
+}
+
+/// What happens to a connection from outside.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// It is to end kindly.
+    Drain,
+    /// It is to end now.
+    Abort,
+    /// It has had its time for a first request.
+    Silent,
+    /// It was told to end, and has had its time for what ran.
+    Idle,
+}
+
+fn after(patience: Duration, event: Event) -> BoxFuture<'static, Event> {
+    tokio::time::sleep(patience).map(move |()| event).boxed()
 }
 
 /// What a connection is doing.

@@ -39,7 +39,9 @@ impl Trace {
     /// Says the id in an answer's headers or trailers; of a sampled request the span too, as W3C's `traceresponse`.
     pub fn add_to(self, headers: &mut HeaderMap) {
         // Digits always make a header.
-        if let Ok(id) = HeaderValue::from_bytes(&self.digits()) {
+        if let Ok(mut id) = HeaderValue::from_bytes(&self.digits()) {
+            // No two answers share it: HTTP/2 is not to put it into its table, where it would push out what they do share.
+            id.set_sensitive(true);
             headers.insert(KV_TRACE_ID, id);
         }
         if self.is_sampled()

@@ -5,11 +5,12 @@
 //! is sent as soon as it is there.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use axum::{Router, body::Body, response::Response};
+use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryFutureExt as _, future::Either};
 use http::{
@@ -17,7 +18,7 @@ use http::{
     header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, VARY},
 };
 use http_body::{Frame, SizeHint};
-use tower::{Layer as _, Service as _, ServiceExt as _, util::MapResponse};
+use tower::{Layer as _, Service, ServiceExt as _, util::MapResponse};
 use tower_http::{
     CompressionLevel,
     compression::{CompressionLayer, Predicate},
@@ -26,7 +27,10 @@ use tower_http::{
 use crate::limits::{COMPRESSED_BODY_BYTES_MIN, COMPRESSION_STEP_BYTES};
 
 /// Answers a request by these routes, compressed if the client takes that and it is worth it.
-pub fn around(mut routes: Router, mut request: Request<Body>) -> impl Future<Output = Response> + Send {
+pub fn around<R>(mut routes: R, mut request: Request<Body>) -> impl Future<Output = Response> + Send + use<R>
+where
+    R: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
+{
     let answered = if accepts_gzip(request.headers()) {
         // The layer need not weigh what else the client would take.
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
@@ -201,7 +205,7 @@ mod tests {
         let body = Body::from_stream(tokio_stream::wrappers::UnboundedReceiverStream::new(received));
         let answer = http::Response::builder().header(CONTENT_TYPE, "application/x-ndjson").body(body).unwrap();
         let answer = std::sync::Arc::new(std::sync::Mutex::new(Some(answer)));
-        let routes = Router::new().fallback(async move || answer.lock().unwrap().take().unwrap());
+        let routes = axum::Router::new().fallback(async move || answer.lock().unwrap().take().unwrap());
         let request = Request::builder().header(ACCEPT_ENCODING, "gzip").body(Body::empty()).unwrap();
         let mut response = around(routes, request).await;
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");

@@ -98,12 +98,18 @@ pub fn expect_none(headers: &HeaderMap) -> Result<()> {
 
 /// The strong tag of a revision.
 pub fn strong_tag(revision: u64) -> Option<HeaderValue> {
-    HeaderValue::from_str(&format!("\"{revision}\"")).ok()
+    tag(b"\"", revision)
 }
 
 /// The tag of another representation of the same revision.
 pub fn weak_tag(revision: u64) -> Option<HeaderValue> {
-    HeaderValue::from_str(&format!("W/\"{revision}\"")).ok()
+    tag(b"W/\"", revision)
+}
+
+fn tag(begin: &[u8], revision: u64) -> Option<HeaderValue> {
+    // As a header writes numbers, which takes a third of what formatting does.
+    let digits = HeaderValue::from(revision);
+    HeaderValue::try_from([begin, digits.as_bytes(), b"\""].concat()).ok()
 }
 
 #[cfg(test)]

@@ -212,7 +212,9 @@ async fn show_entry(
 ) -> Response {
     let mut headers = HeaderMap::with_capacity(16);
     let tag = if as_json { weak_tag(entry.revision) } else { strong_tag(entry.revision) };
-    headers.extend(tag.map(|tag| (ETAG, tag)));
+    if let Some(tag) = tag {
+        headers.insert(ETAG, tag);
+    }
     headers.insert(KV_REVISION, HeaderValue::from(entry.revision));
     headers.insert(KV_CREATE_REVISION, HeaderValue::from(entry.create_revision));
     headers.insert(KV_VERSION, HeaderValue::from(entry.version));
@@ -427,7 +429,9 @@ pub(super) fn show_write(
         headers.insert(KV_VERSION, HeaderValue::from(version));
         // What was deleted has no state that a tag could name, nor has what was only validated.
         if result.revision > 0 {
-            headers.extend(strong_tag(result.revision).map(|tag| (ETAG, tag)));
+            if let Some(tag) = strong_tag(result.revision) {
+                headers.insert(ETAG, tag);
+            }
         }
     }
     let body = match previous {

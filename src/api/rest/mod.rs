@@ -22,16 +22,15 @@ mod sharing;
 pub(in crate::api) mod stream;
 mod watch;
 
-use std::{any::Any, time::Instant};
+use std::{panic::AssertUnwindSafe, time::Instant};
 
-use axum::{Router, body::Body, response::Response};
+use axum::{Router, body::Body, extract::State, response::Response};
 use futures_util::{
     FutureExt as _,
     future::{Either, ready},
 };
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use self::handlers::Held;
 /// The JSON that this door speaks, for the command line to speak it as well.
@@ -83,8 +82,6 @@ impl Door {
 
     /// A door to these routes.
     pub(in crate::api) fn to(service: Service, routes: Router, table: &'static [&'static Route], cors: &Cors) -> Self {
-        // A fault in a handler is an answer with a reason, not a broken connection.
-        let routes = routes.layer(CatchPanicLayer::custom(fault));
         Self { service, routes, table, sharing: sharing::of_rest(cors) }
     }
 
@@ -99,9 +96,9 @@ impl Door {
         let route = Route::among(self.table, request.uri().path());
         let service = self.service.clone();
         let response = if self.sharing.is_open() {
-            Either::Left(Box::pin(self.clone().respond_openly(request, started)))
+            Either::Left(Box::pin(self.clone().respond_openly(request, route, started)))
         } else {
-            Either::Right(self.respond(request, started))
+            Either::Right(self.respond(request, route, started))
         };
         response.map(move |mut response| {
             log_refusal(trace, &method, route, &response);
@@ -120,17 +117,29 @@ impl Door {
     }
 
     /// Responds to pages of other origins too.
-    async fn respond_openly(self, request: Request<Incoming>, started: Instant) -> Response {
-        self.sharing.around(request, |request| self.respond(request, started)).await
+    async fn respond_openly(
+        self,
+        request: Request<Incoming>,
+        route: Option<&'static Route>,
+        started: Instant,
+    ) -> Response {
+        self.sharing.around(request, |request| self.respond(request, route, started)).await
     }
 
-    fn respond(&self, request: Request<Incoming>, started: Instant) -> impl Future<Output = Response> + Send + use<> {
+    fn respond(
+        &self,
+        request: Request<Incoming>,
+        route: Option<&'static Route>,
+        started: Instant,
+    ) -> impl Future<Output = Response> + Send + use<> {
         let asked = timing_asked(request.headers().get(KV_TIMING).map(HeaderValue::as_bytes));
         let (request, lender) = lend(request);
         let answered = match self.check_header_bytes(&request) {
-            Err(error) => Either::Left(ready(problem::to_response(&self.refuse(&request, error)))),
-            Ok(()) => Either::Right(compression::around(self.routes.clone(), request.map(Body::new))),
+            Err(error) => Either::Left(ready(problem::to_response(&self.refuse(route, request.method(), error)))),
+            Ok(()) => Either::Right(self.answer_of_route(route, request.map(Body::new))),
         };
+        // A fault in a handler is an answer with a reason, not a broken connection.
+        let answered = AssertUnwindSafe(answered).catch_unwind().map(|answered| answered.unwrap_or_else(|_| fault()));
         let patience = self.service.limits().body_timeout;
         let response = answered.then(move |response| lender.before(response, patience));
         response.map(move |mut response| {
@@ -141,11 +150,25 @@ impl Door {
         })
     }
 
+    /// One key is what most requests are about: its path was recognised already, and its handler is called without the
+    /// router.
+    fn answer_of_route(
+        &self,
+        route: Option<&'static Route>,
+        request: Request<Body>,
+    ) -> impl Future<Output = Response> + Send + use<> {
+        if route.is_some_and(|route| route.template == routes::KEY.template) {
+            let service = self.service.clone();
+            let key = tower::service_fn(move |request| handlers::kv(State(service.clone()), request).map(Ok).boxed());
+            Either::Left(compression::around(key, request))
+        } else {
+            Either::Right(compression::around(self.routes.clone(), request))
+        }
+    }
+
     /// Counts what is refused before its route sees it.
-    fn refuse(&self, request: &Request<Lent>, error: Error) -> Error {
-        let operation =
-            Route::among(self.table, request.uri().path()).and_then(|route| (route.operation)(request.method()));
-        match operation {
+    fn refuse(&self, route: Option<&Route>, method: &Method, error: Error) -> Error {
+        match route.and_then(|route| (route.operation)(method)) {
             Some(operation) => self.service.refuse(Protocol::Http, operation, error),
             None => error,
         }
@@ -167,6 +190,9 @@ impl Door {
 }
 
 fn log_refusal(trace: Trace, method: &Method, route: Option<&Route>, response: &Response) {
+    if response.status().is_success() {
+        return;
+    }
     let Some(reason) = response.headers().get(problem::KV_REASON) else { return };
     let (status, route) = (response.status().as_u16(), route.map(|route| route.template));
     if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
@@ -176,7 +202,7 @@ fn log_refusal(trace: Trace, method: &Method, route: Option<&Route>, response: &
     }
 }
 
-fn fault(_: Box<dyn Any + Send>) -> Response {
+fn fault() -> Response {
     problem::to_response(&Error::internal("a fault of the server: please report it with the Kv-Trace-Id"))
 }
 
