@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body::Frame;
 use tonic::{Status, body::Body};
 
-use super::counted::Counted;
+use super::counted::{Counted, Patience};
 use crate::{
     limits::{COMPRESSED_BODY_BYTES_MIN, COMPRESSION_STEP_BYTES},
     service::Share,
@@ -54,13 +54,13 @@ impl Gzip {
         Self { inflates, deflates, message_bytes_max }
     }
 
-    /// A request's body as tonic shall see it, counted.
-    pub fn inflate<B>(self, body: B, share: &Arc<Share>) -> Body
+    /// A request's body as tonic shall see it, counted and waited for within `patience`.
+    pub fn inflate<B>(self, body: B, share: &Arc<Share>, patience: Option<Patience>) -> Body
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let counted = Counted { body, share: Arc::clone(share) };
+        let counted = Counted { body, share: Arc::clone(share), patience };
         if !self.inflates {
             return Body::new(counted);
         }
@@ -70,7 +70,7 @@ impl Gzip {
             current: None,
             message_bytes_max: self.message_bytes_max,
         };
-        Body::new(Counted { body, share: Arc::clone(share) })
+        Body::new(Counted { body, share: Arc::clone(share), patience: None })
     }
 
     /// An answer as the client shall see it.
@@ -307,7 +307,7 @@ mod tests {
         );
         let share = Arc::new(service.body_share());
         let gzip = Gzip { inflates: true, deflates: false, message_bytes_max: limit };
-        gzip.inflate(Full::new(messages), &share).collect().await.map(|body| body.to_bytes())
+        gzip.inflate(Full::new(messages), &share, None).collect().await.map(|body| body.to_bytes())
     }
 
     #[tokio::test]

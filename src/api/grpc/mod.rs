@@ -9,6 +9,7 @@ mod health;
 mod method;
 mod outermost;
 mod refusal;
+mod routed;
 mod sharing;
 mod status;
 
@@ -27,9 +28,12 @@ use crate::{
     service::{Call, Service},
 };
 
-use self::sharing::of_grpc;
 pub(in crate::api) use self::status::to_status;
 pub use self::{health::follow_health, outermost::Door};
+use self::{
+    routed::{Routed, Served},
+    sharing::of_grpc,
+};
 
 /// Where the time went, for those who ask.
 const SERVER_TIMING: http::HeaderName = http::HeaderName::from_static("server-timing");
@@ -39,25 +43,25 @@ const MESSAGE_SLACK_BYTES: usize = 64 * 1024;
 /// What a service of tonic's could not be built from.
 pub type BuildError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A door, and the reporter that [`follow_health`] keeps up to date.
-pub type Reported = (Door, tonic_health::server::HealthReporter);
+/// A door to a service, and the reporter that [`follow_health`] keeps up to date.
+pub type Reported<M> = (Door<M>, tonic_health::server::HealthReporter);
 
 /// The store's door.
-pub fn door(service: &Service, cors: &Cors) -> Result<Reported, BuildError> {
+pub fn door(service: &Service, cors: &Cors) -> Result<Reported<KvServiceServer<Kv>>, BuildError> {
     let limits = service.limits();
     let kv = KvServiceServer::new(Kv { service: service.clone() })
         .max_decoding_message_size(limits.request_bytes + MESSAGE_SLACK_BYTES)
         .max_encoding_message_size(2 * VALUE_BYTES_MAX);
-    door_to(service, Routes::new(kv), pb::PUBLIC_DESCRIPTORS, cors)
+    door_to(service, kv, pb::PUBLIC_DESCRIPTORS, cors)
 }
 
-/// A door to these routes, with health and with reflection of what they speak.
-pub(in crate::api) fn door_to(
+/// A door to this service, with health and with reflection of what it speaks.
+pub(in crate::api) fn door_to<M: Served>(
     service: &Service,
-    routes: Routes,
+    main: M,
     descriptors: &[u8],
     cors: &Cors,
-) -> Result<Reported, BuildError> {
+) -> Result<Reported<M>, BuildError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = || {
         // The public schema and what errors and health speak of. Storage stays out.
@@ -66,17 +70,14 @@ pub(in crate::api) fn door_to(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let routes = routes
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
-        .prepare();
-    Ok((Door::new(service.clone(), routes, of_grpc(cors)), reporter))
+    let others =
+        Routes::new(health).add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?).prepare();
+    Ok((Door::new(service.clone(), Routed::new(main, others), of_grpc(cors)), reporter))
 }
 
 /// The service, as tonic calls it.
 #[derive(Clone, Debug)]
-struct Kv {
+pub struct Kv {
     service: Service,
 }
 

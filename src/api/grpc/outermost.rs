@@ -15,7 +15,7 @@ use futures_util::{
 };
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use tonic::{Code, Status, body::Body, service::Routes};
+use tonic::{Code, Status, body::Body};
 use tonic_web::GrpcWebLayer;
 use tower::{Layer as _, Service as _, ServiceExt as _};
 
@@ -23,9 +23,11 @@ use super::{
     MESSAGE_SLACK_BYTES, SERVER_TIMING,
     closing::Closing,
     compression::{ACCEPTED, GRPC_ACCEPT_ENCODING, Gzip},
+    counted::Patience,
     dialect::{Dialect, plain_refusal},
     method::Method,
     refusal::{DETAILS, explain},
+    routed::{Routed, Served},
     status::{reason_of, to_status},
 };
 use crate::{
@@ -42,14 +44,14 @@ use crate::{
 
 /// The door, to be called for each request.
 #[derive(Clone, Debug)]
-pub struct Door {
+pub struct Door<M> {
     service: Service,
-    routes: Routes,
+    routes: Routed<M>,
     sharing: Sharing,
 }
 
-impl Door {
-    pub(super) fn new(service: Service, routes: Routes, sharing: Sharing) -> Self {
+impl<M: Served> Door<M> {
+    pub(super) fn new(service: Service, routes: Routed<M>, sharing: Sharing) -> Self {
         Self { service, routes, sharing }
     }
 
@@ -58,7 +60,7 @@ impl Door {
     /// Each call's future is moved a few times before it is polled. So whatever can be done at once is done at once, what
     /// few calls need lies elsewhere, boxed, and the rest is put together without `async`, which would keep room for each
     /// step's future twice.
-    pub fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+    pub fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<M> {
         let trace = self.service.trace(request.headers());
         let response = if self.sharing.is_open() {
             Either::Left(Box::pin(self.clone().respond_openly(request, trace)))
@@ -76,7 +78,7 @@ impl Door {
         self.sharing.around(request, |request| self.respond(request, trace)).await
     }
 
-    fn respond(&self, request: Request<Incoming>, trace: Trace) -> impl Future<Output = Response<Body>> + use<> {
+    fn respond(&self, request: Request<Incoming>, trace: Trace) -> impl Future<Output = Response<Body>> + use<M> {
         let started = Instant::now();
         let (request, lender) = lend(request);
         let method = Method::of(request.uri().path());
@@ -130,28 +132,26 @@ impl Door {
         dialect: Dialect,
         call: Call,
         closing: Closing,
-    ) -> impl Future<Output = Response<Body>> + use<> {
+    ) -> impl Future<Output = Response<Body>> + use<M> {
         request.extensions_mut().insert(call);
-        // The service keeps the deadline once it has the message; this bounds the wait for the message itself.
         let patience = match closing.method.operation {
             Some(operation) if !operation.is_lengthy() => {
-                self.service.limits().body_timeout.max(call.deadline - Instant::now() + GRACE)
+                let until = (closing.started + self.service.limits().body_timeout).max(call.deadline + GRACE);
+                Some(Patience::new(until, closing.clone()))
             }
-            _ => FOREVER,
+            // A stream of another service waits for its messages as long as it likes; so does a call that lasts as long as
+            // files are long.
+            _ => None,
         };
-        let answer = AssertUnwindSafe(self.answer_of_routes(request, dialect, &closing)).catch_unwind();
-        tokio::time::timeout(patience, answer).map(move |answered| {
-            let error = match answered {
-                Ok(Ok(Ok(response))) => return explained(dialect, &closing, response),
-                // Routes are infallible.
-                Ok(Ok(Err(never))) => match never {},
-                Ok(Err(_panic)) => Error::internal("a fault of the server: please report it with the kv-trace-id"),
-                Err(_) => Error::new(
-                    Reason::BodyTimeout,
-                    "the request's message did not arrive in time: send it at once, or check the network",
-                ),
-            };
-            dialect.refusal(to_status(closing.count(error)))
+        let answer = self.answer_of_routes(request, dialect, patience, &closing);
+        AssertUnwindSafe(answer).catch_unwind().map(move |answered| match answered {
+            Ok(Ok(response)) => explained(dialect, &closing, response),
+            // Routes are infallible.
+            Ok(Err(never)) => match never {},
+            Err(_panic) => {
+                let error = Error::internal("a fault of the server: please report it with the kv-trace-id");
+                dialect.refusal(to_status(closing.count(error)))
+            }
         })
     }
 
@@ -159,15 +159,16 @@ impl Door {
         &self,
         mut request: Request<Lent>,
         dialect: Dialect,
+        mut patience: Option<Patience>,
         closing: &Closing,
-    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
+    ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<M> {
         // Lives until the answer: the decoded message is what was received.
         let share = Arc::new(self.service.body_share());
         let gzip = Gzip::negotiate(request.headers_mut(), self.service.limits().request_bytes + MESSAGE_SLACK_BYTES);
         let (mut routes, closing) = (self.routes.clone(), closing.clone());
         if dialect == Dialect::Native {
             // Routes are always ready.
-            let answer = routes.call(request.map(|body| gzip.inflate(body, &share)));
+            let answer = routes.call(request.map(|body| gzip.inflate(body, &share, patience)));
             return Either::Left(answer.map_ok(move |response| {
                 drop(share);
                 gzip.deflate(closing.close(response))
@@ -176,7 +177,7 @@ impl Door {
         dialect.normalise(&mut request);
         // All this behind the translator, which would give every error of the body the same meaning.
         let inner = routes
-            .map_request(move |request: Request<Body>| request.map(|body| gzip.inflate(body, &share)))
+            .map_request(move |request: Request<Body>| request.map(|body| gzip.inflate(body, &share, patience.take())))
             .map_response(move |response| gzip.deflate(closing.close(response)));
         Either::Right(Box::pin(GrpcWebLayer::new().layer(inner).oneshot(request)))
     }
@@ -210,10 +211,6 @@ fn log_refusal(trace: Trace, method: Method, refusal: &Status) {
 
 /// How much longer than a call's deadline its message may take, so that the deadline's own answer wins.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// A stream of another service waits for its messages as long as it likes; so does a call that lasts as long as files are
-/// long.
-const FOREVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
 
 fn check_header_bytes(request: &Request<Lent>, limits: &Limits) -> Result<(), Error> {
     // As HTTP/2 counts: 32 bytes for each field.
@@ -253,10 +250,11 @@ fn timeout_of(headers: &HeaderMap) -> Result<Option<Duration>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{api::grpc::Kv, pb::kv_service_server::KvServiceServer};
 
     #[test]
     fn the_future_of_a_call_is_small() {
-        fn bytes_of<F>(_: impl Fn(&Door, Request<Incoming>) -> F) -> usize {
+        fn bytes_of<F>(_: impl Fn(&Door<KvServiceServer<Kv>>, Request<Incoming>) -> F) -> usize {
             size_of::<F>()
         }
         // 752 when this was written; 6,944 with all of it in nested `async`, which cost gRPC half of its speed.

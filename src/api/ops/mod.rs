@@ -9,6 +9,7 @@ use http::{Request, header::CONTENT_TYPE};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
+use self::admin::Administration;
 use super::{
     grpc::{self, BuildError},
     rest,
@@ -20,7 +21,7 @@ use crate::service::Admin;
 pub struct Door {
     probes: Router,
     rest: rest::Door,
-    grpc: grpc::Door,
+    grpc: grpc::Door<Administration>,
 }
 
 impl Door {

@@ -1,7 +1,7 @@
 //! `tandem.admin.v1.AdminService`.
 
 use futures_util::{StreamExt as _, stream::unfold};
-use tonic::{Request, Response, Status, service::Routes};
+use tonic::{Request, Response, Status};
 
 use crate::{
     api::grpc::{BuildError, Reported, Streaming, call_of, door_to, to_status},
@@ -20,15 +20,18 @@ use crate::{
     service::Admin,
 };
 
+/// The door's service.
+pub type Administration = AdminServiceServer<Called>;
+
 /// The door, and the reporter of its health. Pages of other origins have no business here.
-pub fn door(admin: &Admin) -> Result<Reported, BuildError> {
-    let routes = Routes::new(AdminServiceServer::new(Called { admin: admin.clone() }));
-    door_to(admin.service(), routes, pb::ADMIN_DESCRIPTORS, &Cors::default())
+pub fn door(admin: &Admin) -> Result<Reported<Administration>, BuildError> {
+    let called = AdminServiceServer::new(Called { admin: admin.clone() });
+    door_to(admin.service(), called, pb::ADMIN_DESCRIPTORS, &Cors::default())
 }
 
 /// The administration, as tonic calls it.
 #[derive(Clone, Debug)]
-struct Called {
+pub struct Called {
     admin: Admin,
 }
 

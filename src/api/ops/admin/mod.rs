@@ -5,4 +5,7 @@ mod json;
 mod keyspace_json;
 mod rest;
 
-pub use self::{grpc::door as grpc_door, rest::door as rest_door};
+pub use self::{
+    grpc::{Administration, door as grpc_door},
+    rest::door as rest_door,
+};
