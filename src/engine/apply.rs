@@ -3,9 +3,12 @@
 //! `apply` is deterministic: it reads no clock, no randomness, no environment, no configuration and no limit. The same log
 //! gives the same state, and the same [state hash](super::state_hash), wherever and whenever it is applied.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -42,7 +45,8 @@ pub struct Applied {
     pub revision: u64,
     /// What it did.
     pub effect: Effect,
-    /// Of each operation the entry before or the entry read, where it was asked for. Empty where no operation ran.
+    /// Of each operation the entry before or the entry read, where it was asked for. Empty where no operation ran, and where
+    /// one operation alone has nothing to show.
     pub seen: Vec<Option<pb::Entry>>,
     /// The answer is a remembered one.
     pub replayed: bool,
@@ -171,8 +175,7 @@ impl Applier {
         for change in &self.changed {
             self.waiters.changed(change.key());
         }
-        let changed = std::mem::take(&mut self.changed);
-        self.hub.add(revision, (!changed.is_empty()).then(|| Changes::new(revision, changed)));
+        self.hub.add(revision, Changes::take(revision, &mut self.changed));
         applied
     }
 
@@ -306,7 +309,12 @@ impl Applier {
             self.published.store(revision, Ordering::Release);
             done
         });
-        Applied { revision, effect: Effect::One(judgement), seen: vec![previous], replayed: false }
+        Applied {
+            revision,
+            effect: Effect::One(judgement),
+            seen: previous.map(Some).into_iter().collect(),
+            replayed: false,
+        }
     }
 
     /// Each write on its own, under one lock.
@@ -433,13 +441,13 @@ fn done(revision: u64) -> Applied {
 }
 
 /// Carries a plan out and notes what it changed.
-fn carry_out(place: &mut Place<'_>, plan: Plan, time_ms: u64, changed: &mut Vec<Change>) -> Result<(), Refusal> {
+fn carry_out(place: &mut Place<'_>, plan: Plan<'_>, time_ms: u64, changed: &mut Vec<Change>) -> Result<(), Refusal> {
     match plan {
         Plan::Put { value, content_type, metadata } => {
             let before = place.entry();
             let content_type = match content_type {
-                Some(content_type) => content_type,
-                None => before.map(|entry| entry.content_type.to_owned()).unwrap_or_default(),
+                Some(content_type) => Cow::Borrowed(content_type),
+                None => before.map(|entry| entry.content_type.to_owned()).unwrap_or_default().into(),
             };
             // Judging saw no expired entry: for watchers it goes first.
             let expired = before.filter(|entry| entry.metadata.expired_at(time_ms));

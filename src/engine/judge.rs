@@ -51,13 +51,13 @@ pub enum Effect {
 
 /// How to carry a write out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum Plan<'write> {
     /// Store a value.
     Put {
         /// The value.
         value: Bytes,
         /// Its media type; `None`: as before.
-        content_type: Option<String>,
+        content_type: Option<&'write str>,
         /// The entry's new metadata.
         metadata: Metadata,
     },
@@ -158,12 +158,12 @@ impl<'command> KeyWrite<'command> {
 }
 
 /// Judges `write` against `entry`, which is what its key holds at `time_ms` (never an expired entry).
-pub fn judge(
-    write: KeyWrite<'_>,
+pub fn judge<'write>(
+    write: KeyWrite<'write>,
     entry: Option<&EntryRef<'_>>,
     time_ms: u64,
     revision: u64,
-) -> Result<(Change, Plan), Refusal> {
+) -> Result<(Change, Plan<'write>), Refusal> {
     let conditions = write.conditions();
     if !conditions.is_empty() {
         // Conditions that clash are refused before they are logged; one that slipped through can never hold.
@@ -182,8 +182,8 @@ pub fn judge(
         KeyWrite::Put(request) => {
             let metadata = written(Expiry::from_record(request.expiry.as_ref()).unwrap_or(Expiry::Never));
             let content_type = match request.content_type.as_str() {
-                "" => CONTENT_TYPE_DEFAULT.to_owned(),
-                given => given.to_owned(),
+                "" => CONTENT_TYPE_DEFAULT,
+                given => given,
             };
             Ok((
                 change(&metadata),
@@ -205,7 +205,7 @@ pub fn judge(
                 Some(_) => Expiry::Keep,
             };
             let metadata = written(expiry);
-            let content_type = before.is_none().then(|| CONTENT_TYPE_COUNTER.to_owned());
+            let content_type = before.is_none().then_some(CONTENT_TYPE_COUNTER);
             let value = Bytes::from(number.to_string());
             Ok((Change { number, ..change(&metadata) }, Plan::Put { value, content_type, metadata }))
         }

@@ -1,9 +1,13 @@
 //! Writes on their way into the log: what can be refused before the queue is refused here, and what was queued is waited
 //! for.
 
-use std::{sync::atomic::Ordering, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, Either};
 use prost::Message as _;
 use twox_hash::XxHash3_128;
 
@@ -30,32 +34,22 @@ impl Engine {
     /// Proposes a write of one key and waits until it is durable as asked and applied.
     ///
     /// The command was checked before; `deadline` bounds the wait. Errors of the log say whether the write happened.
-    pub async fn propose(&self, command: Command, options: pb::WriteOptions, deadline: Instant) -> Result<Committed> {
-        let core = &self.core;
-        if core.shared.memory.is_full() {
-            core.shared.memory.wait_for_eviction().await;
+    ///
+    /// It is in the queue when this returns, not when the future is first polled: so no future carries it.
+    pub fn propose(
+        &self,
+        command: Command,
+        options: pb::WriteOptions,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Committed>> + Send + use<> {
+        if self.core.shared.memory.is_full() {
+            let core = Arc::clone(&self.core);
+            return Either::Left(Box::pin(async move {
+                core.shared.memory.wait_for_eviction().await;
+                core.propose(command, options, deadline).await
+            }) as BoxFuture<'static, _>);
         }
-        core.admit(&command, &options)?;
-        let fsynced = match options.durability() {
-            pb::Durability::Unspecified => core.sync == SyncMode::Always,
-            pb::Durability::Written => false,
-            pb::Durability::Fsynced => true,
-        };
-        let begun = Instant::now();
-        let mut pending = core.enqueue(command, options.request_id, fsynced)?;
-        match tokio::time::timeout_at(deadline.into(), &mut pending).await {
-            Ok(answer) => answer.inspect(|committed| phases::note(begun, committed.times)),
-            Err(_) => {
-                let outcome = if pending.abandon() {
-                    phases::note_given_up(begun);
-                    Outcome::NotApplied
-                } else {
-                    Outcome::Unknown
-                };
-                Err(Error::new(Reason::Deadline, "the time for this request ran out before its write was durable")
-                    .with_outcome(outcome))
-            }
-        }
+        Either::Right(self.core.propose(command, options, deadline))
     }
 
     /// Judges a write against the state as it is now and changes nothing.
@@ -101,6 +95,39 @@ impl Engine {
 }
 
 impl Core {
+    fn propose(
+        &self,
+        command: Command,
+        options: pb::WriteOptions,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Committed>> + Send + use<> {
+        let begun = Instant::now();
+        let pending = self.admit(&command, &options).and_then(|()| {
+            let fsynced = match options.durability() {
+                pb::Durability::Unspecified => self.sync == SyncMode::Always,
+                pb::Durability::Written => false,
+                pb::Durability::Fsynced => true,
+            };
+            self.enqueue(command, options.request_id, fsynced)
+        });
+        async move {
+            let mut pending = pending?;
+            match tokio::time::timeout_at(deadline.into(), &mut pending).await {
+                Ok(answer) => answer.inspect(|committed| phases::note(begun, committed.times)),
+                Err(_) => {
+                    let outcome = if pending.abandon() {
+                        phases::note_given_up(begun);
+                        Outcome::NotApplied
+                    } else {
+                        Outcome::Unknown
+                    };
+                    Err(Error::new(Reason::Deadline, "the time for this request ran out before its write was durable")
+                        .with_outcome(outcome))
+                }
+            }
+        }
+    }
+
     /// Refuses before the queue what can be refused there.
     fn admit(&self, command: &Command, options: &pb::WriteOptions) -> Result<()> {
         if let Err(full) = self.check_disk()

@@ -44,13 +44,26 @@ pub fn content_type(content_type: &str) -> Result<()> {
     Ok(())
 }
 
+/// Bytes that a name in a header may have, as a table: each write's content type is looked at.
+const IS_TOKEN: [bool; 256] = {
+    let mut is_token = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        is_token[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut others: &[u8] = b"!#$%&'*+-.^_`|~";
+    while let [first, rest @ ..] = others {
+        is_token[*first as usize] = true;
+        others = rest;
+    }
+    is_token
+};
+
 /// `type/subtype`, and perhaps parameters behind a semicolon, which are visible ASCII and not looked at.
 fn is_media_type(text: &str) -> bool {
     let (essence, parameters) = text.split_once(';').unwrap_or((text, ""));
-    let token = |text: &str| {
-        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        !text.is_empty() && text.bytes().all(is_token)
-    };
+    let token = |text: &str| !text.is_empty() && text.bytes().all(|byte| IS_TOKEN[usize::from(byte)]);
     let names = essence.trim_end_matches(' ').split_once('/');
     names.is_some_and(|(kind, subtype)| token(kind) && token(subtype))
         && parameters.bytes().all(|byte| (b' '..=b'~').contains(&byte))
@@ -69,18 +82,19 @@ pub fn conditions(conditions: &[pb::Condition], limits: &Limits) -> Result<()> {
     value(checked.value.map_or(0, |value| value.len()), limits)
 }
 
-/// An expiry within its bounds; a time of expiry lies ahead of `now_ms`.
-pub fn expiry(expiry: Option<&pb::Expiry>, now_ms: u64) -> Result<Option<Expiry>> {
+/// An expiry within its bounds; a time of expiry lies ahead of now, which is asked for only where there is one.
+pub fn expiry(expiry: Option<&pb::Expiry>, now_ms: impl FnOnce() -> u64) -> Result<Option<Expiry>> {
     let checked = Expiry::from_pb(expiry)?;
-    match checked {
-        Some(Expiry::AtMs(deadline_ms)) if deadline_ms <= now_ms => Err(Error::invalid_field(
+    let Some(Expiry::AtMs(deadline_ms)) = checked else { return Ok(checked) };
+    match deadline_ms.checked_sub(now_ms()) {
+        None | Some(0) => Err(Error::invalid_field(
             "expiry.expire_time",
             "the time of expiry has passed: send one that lies ahead, or delete the key",
         )),
-        Some(Expiry::AtMs(deadline_ms)) if deadline_ms - now_ms > crate::limits::TTL_MS_MAX => {
+        Some(ahead_ms) if ahead_ms > crate::limits::TTL_MS_MAX => {
             Err(Error::invalid_field("expiry.expire_time", "the time of expiry lies more than 10 years ahead"))
         }
-        checked => Ok(checked),
+        Some(_) => Ok(checked),
     }
 }
 
@@ -146,7 +160,7 @@ mod tests {
     fn a_time_of_expiry_lies_ahead_and_within_ten_years() {
         let at = |time_ms| {
             let time = crate::model::timestamp_from_ms(time_ms);
-            expiry(Some(&pb::Expiry { kind: Some(pb::expiry::Kind::ExpireTime(time)) }), 1_000)
+            expiry(Some(&pb::Expiry { kind: Some(pb::expiry::Kind::ExpireTime(time)) }), || 1_000)
         };
         assert!(at(1_000).is_err());
         assert_eq!(at(1_001).unwrap(), Some(Expiry::AtMs(1_001)));

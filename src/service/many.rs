@@ -177,7 +177,7 @@ impl Service {
         for (number, op) in writes.enumerate() {
             let Some(op) = op else { continue };
             let write = KeyWrite::of_op(op).ok_or_else(|| empty_operation().at_operation(number))?;
-            self.check_key_write(write, now_ms).map_err(|error| error.at_operation(number))?;
+            self.check_key_write(write, || now_ms).map_err(|error| error.at_operation(number))?;
             if has_options(op) {
                 let error =
                     Error::invalid_field("options", "options are set for the whole request, not for an operation");

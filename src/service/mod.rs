@@ -21,6 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{
+    FutureExt as _,
+    future::{Either, ready},
+};
 use prost::Message as _;
 
 pub use self::{
@@ -182,51 +186,83 @@ impl Service {
     }
 
     /// Writes one key.
-    pub async fn put(&self, call: &Call, mut request: pb::PutRequest) -> Result<pb::PutResponse> {
+    pub fn put(
+        &self,
+        call: &Call,
+        mut request: pb::PutRequest,
+    ) -> impl Future<Output = Result<pb::PutResponse>> + Send + use<'_> {
         let options = request.options.take().unwrap_or_default();
-        let answer = self.write(call, Command::Put(request), options).await.map(Written::into_put);
-        self.counted(call, Operation::Put, answer)
+        self.write(call, Operation::Put, Command::Put(request), options, Written::into_put)
     }
 
     /// Removes one key.
-    pub async fn delete(&self, call: &Call, mut request: pb::DeleteRequest) -> Result<pb::DeleteResponse> {
+    pub fn delete(
+        &self,
+        call: &Call,
+        mut request: pb::DeleteRequest,
+    ) -> impl Future<Output = Result<pb::DeleteResponse>> + Send + use<'_> {
         let options = request.options.take().unwrap_or_default();
-        let answer = self.write(call, Command::Delete(request), options).await.map(Written::into_delete);
-        self.counted(call, Operation::Delete, answer)
+        self.write(call, Operation::Delete, Command::Delete(request), options, Written::into_delete)
     }
 
     /// Adds to a number.
-    pub async fn increment(&self, call: &Call, mut request: pb::IncrementRequest) -> Result<pb::IncrementResponse> {
+    pub fn increment(
+        &self,
+        call: &Call,
+        mut request: pb::IncrementRequest,
+    ) -> impl Future<Output = Result<pb::IncrementResponse>> + Send + use<'_> {
         let options = request.options.take().unwrap_or_default();
-        let answer = self.write(call, Command::Increment(request), options).await.map(Written::into_increment);
-        self.counted(call, Operation::Increment, answer)
+        self.write(call, Operation::Increment, Command::Increment(request), options, Written::into_increment)
     }
 
     /// Changes an expiry.
-    pub async fn touch(&self, call: &Call, mut request: pb::TouchRequest) -> Result<pb::TouchResponse> {
+    pub fn touch(
+        &self,
+        call: &Call,
+        mut request: pb::TouchRequest,
+    ) -> impl Future<Output = Result<pb::TouchResponse>> + Send + use<'_> {
         let options = request.options.take().unwrap_or_default();
-        let answer = self.write(call, Command::Touch(request), options).await.map(Written::into_touch);
-        self.counted(call, Operation::Touch, answer)
+        self.write(call, Operation::Touch, Command::Touch(request), options, Written::into_touch)
     }
 
-    async fn write(&self, call: &Call, command: Command, options: pb::WriteOptions) -> Result<Written> {
-        self.try_write(call, command, options).await.map_err(with_outcome)
+    /// Checks and proposes at once; what is left for the future is to wait. So it is small, whatever is written.
+    fn write<R: 'static>(
+        &self,
+        call: &Call,
+        operation: Operation,
+        command: Command,
+        options: pb::WriteOptions,
+        answer_of: fn(Written) -> R,
+    ) -> impl Future<Output = Result<R>> + Send + use<'_, R> {
+        let call = *call;
+        let begun = self.begin_write(&call, command, options);
+        let written = async move { begun?.await };
+        written.map(move |written| self.counted(&call, operation, written.map(answer_of).map_err(with_outcome)))
     }
 
-    async fn try_write(&self, call: &Call, command: Command, options: pb::WriteOptions) -> Result<Written> {
+    fn begin_write(
+        &self,
+        call: &Call,
+        command: Command,
+        options: pb::WriteOptions,
+    ) -> Result<impl Future<Output = Result<Written>> + Send + use<>> {
         let engine = self.engine()?;
-        self.check_write(&command, &options, engine.now_ms())?;
+        self.check_write(&command, &options, || engine.now_ms())?;
         if options.validate_only {
             let write = KeyWrite::of(&command).ok_or_else(|| Error::internal("not a write of a key"))?;
             engine.check_room(std::iter::once(write))?;
             let (change, previous) = engine.validate(write)?;
-            return Ok(Written { result: pb::WriteResult::default(), change, previous });
+            let result = pb::WriteResult::default();
+            return Ok(Either::Left(Box::pin(ready(Ok(Written { result, change, previous })))));
         }
-        let Committed { applied, durability, .. } = engine.propose(command, options, call.deadline).await?;
-        Written::from_applied(applied, durability)
+        let committed = engine.propose(command, options, call.deadline);
+        Ok(Either::Right(committed.map(|committed| {
+            let Committed { applied, durability, .. } = committed?;
+            Written::from_applied(applied, durability)
+        })))
     }
 
-    fn check_write(&self, command: &Command, options: &pb::WriteOptions, now_ms: u64) -> Result<()> {
+    fn check_write(&self, command: &Command, options: &pb::WriteOptions, now_ms: impl FnOnce() -> u64) -> Result<()> {
         let write = KeyWrite::of(command).ok_or_else(|| Error::internal("not a write of a key"))?;
         checks::options(options)?;
         self.check_key_write(write, now_ms)?;
@@ -240,7 +276,7 @@ impl Service {
     }
 
     /// Shape and limits of a write, alone or among others.
-    fn check_key_write(&self, write: KeyWrite<'_>, now_ms: u64) -> Result<()> {
+    fn check_key_write(&self, write: KeyWrite<'_>, now_ms: impl FnOnce() -> u64) -> Result<()> {
         let limits = &self.inner.limits;
         checks::key(write.key(), limits)?;
         checks::conditions(write.conditions(), limits)?;

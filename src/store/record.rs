@@ -206,11 +206,14 @@ impl Shape {
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'arena>(pub &'arena [u8]);
 
-/// A number of up to eight bytes.
+/// A number of up to eight bytes. Eight are read at once where there are so many: nearly always, and in one instruction.
 fn number_at(bytes: &[u8], at: usize, width: usize) -> u64 {
     let mut wide = [0; 8];
-    wide[..width].copy_from_slice(&bytes[at..at + width]);
-    u64::from_le_bytes(wide)
+    match bytes[at..].first_chunk() {
+        Some(eight) => wide = *eight,
+        None => wide[..width].copy_from_slice(&bytes[at..at + width]),
+    }
+    u64::from_le_bytes(wide) & u64::MAX.checked_shr(64 - 8 * width as u32).unwrap_or(0)
 }
 
 fn varint_at(bytes: &[u8], at: usize) -> (u64, usize) {

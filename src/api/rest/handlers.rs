@@ -428,10 +428,10 @@ pub(super) fn show_write(
     if let Some(version) = version {
         headers.insert(KV_VERSION, HeaderValue::from(version));
         // What was deleted has no state that a tag could name, nor has what was only validated.
-        if result.revision > 0 {
-            if let Some(tag) = strong_tag(result.revision) {
-                headers.insert(ETAG, tag);
-            }
+        if result.revision > 0
+            && let Some(tag) = strong_tag(result.revision)
+        {
+            headers.insert(ETAG, tag);
         }
     }
     let body = match previous {

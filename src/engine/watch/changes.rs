@@ -14,6 +14,9 @@ use crate::{
 /// What a change costs in the history besides its bytes.
 const CHANGE_OVERHEAD_BYTES: usize = size_of::<Change>() + 64;
 
+/// Changes for which the list that gathers them keeps room.
+const GATHERED_KEPT: usize = 64;
+
 /// A key and what happened to it.
 #[derive(Clone, Debug)]
 pub struct Change {
@@ -165,15 +168,36 @@ impl Change {
 #[derive(Debug)]
 pub struct Changes {
     revision: u64,
-    list: Box<[Change]>,
+    list: List,
     bytes: usize,
+}
+
+/// Most records change one key: that one lies beside the rest.
+#[derive(Debug)]
+enum List {
+    One(Change),
+    Many(Box<[Change]>),
 }
 
 impl Changes {
     /// The changes of a revision, in the order in which they happened.
-    pub fn new(revision: u64, list: Vec<Change>) -> Self {
-        let bytes = list.iter().map(Change::bytes).sum();
-        Self { revision, list: list.into(), bytes }
+    pub fn new(revision: u64, list: impl IntoIterator<Item = Change, IntoIter: ExactSizeIterator>) -> Self {
+        let mut list = list.into_iter();
+        let list = match (list.len(), list.next()) {
+            (1, Some(one)) => List::One(one),
+            (_, first) => List::Many(first.into_iter().chain(list).collect()),
+        };
+        let mut changes = Self { revision, list, bytes: 0 };
+        changes.bytes = changes.list().iter().map(Change::bytes).sum();
+        changes
+    }
+
+    /// The changes of a revision, taken out of where they were gathered; `None`: there are none.
+    pub fn take(revision: u64, gathered: &mut Vec<Change>) -> Option<Self> {
+        let changes = (!gathered.is_empty()).then(|| Self::new(revision, gathered.drain(..)));
+        // One large record must not hold its memory for ever.
+        gathered.shrink_to(GATHERED_KEPT);
+        changes
     }
 
     /// The record's revision.
@@ -183,7 +207,10 @@ impl Changes {
 
     /// The changes.
     pub fn list(&self) -> &[Change] {
-        &self.list
+        match &self.list {
+            List::One(change) => std::slice::from_ref(change),
+            List::Many(changes) => changes,
+        }
     }
 
     /// What they take in memory.
@@ -213,7 +240,7 @@ pub mod samples {
 
     /// A record that puts these keys.
     pub fn puts(revision: u64, keys: &[&str]) -> std::sync::Arc<Changes> {
-        std::sync::Arc::new(Changes::new(revision, keys.iter().map(|key| put(key, revision)).collect()))
+        std::sync::Arc::new(Changes::new(revision, keys.iter().map(|key| put(key, revision))))
     }
 }
 
