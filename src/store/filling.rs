@@ -2,8 +2,12 @@
 
 use super::{
     arena::join,
-    page::{FIRST_SLOT, PAGE_UNITS, Page},
+    page::{FIRST_SLOT, PAGE_UNITS, Page, UNIT_BYTES},
 };
+
+/// So much memory is asked for at once: the processor's second cache holds that of some shards until it is filled.
+const POPULATED_UNITS: usize = 64 * 1024 / UNIT_BYTES;
+const _: () = assert!(PAGE_UNITS.is_multiple_of(POPULATED_UNITS));
 
 /// A page that is being filled.
 #[derive(Debug)]
@@ -12,12 +16,14 @@ pub struct Filling {
     page: Page,
     /// Where the next piece begins.
     slot: usize,
+    /// Up to here there is memory.
+    populated: usize,
 }
 
 impl Filling {
     /// Nothing is in this page yet.
     pub fn new(number: usize, page: Page) -> Self {
-        Self { number, page, slot: FIRST_SLOT }
+        Self { number, page, slot: FIRST_SLOT, populated: 0 }
     }
 
     /// Whether a piece of so many units still fits.
@@ -30,6 +36,10 @@ impl Filling {
     pub fn add(&mut self, units: usize) -> (u32, &mut [u8]) {
         let slot = self.slot;
         self.slot += units;
+        while self.slot > self.populated {
+            self.page.populate(self.populated, POPULATED_UNITS);
+            self.populated += POPULATED_UNITS;
+        }
         self.page.take(slot);
         self.page.live_units += units;
         (join(self.number, slot), self.page.piece_mut(slot, units))

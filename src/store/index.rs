@@ -92,10 +92,11 @@ impl Index {
         let mut places = vec![0; (1 << depth) + 1];
         rows().for_each(|(hash, _)| places[directory_bits(hash, depth) as usize + 1] += 1);
         (0..1 << depth).for_each(|number| places[number + 1] += places[number]);
-        let mut dealt = vec![(0, 0); count];
+        // Tags above handles.
+        let mut dealt = vec![0; count];
         for (hash, handle) in rows() {
             let place = &mut places[directory_bits(hash, depth) as usize];
-            dealt[*place] = (tag_of(hash), handle);
+            dealt[*place] = u64::from(tag_of(hash)) << 32 | u64::from(handle);
             *place += 1;
         }
         let (mut rest, mut entries, mut begin) = (&mut dealt[..], Vec::with_capacity(SPLIT_AT), 0);
@@ -105,7 +106,7 @@ impl Index {
             (rest, begin) = (others, end);
             mine.sort_unstable();
             entries.clear();
-            entries.extend(mine.iter().map(|(tag, handle)| (*handle, *tag)));
+            entries.extend(mine.iter().map(|row| (*row as u32, (*row >> 32) as u16)));
             let mut block = Block::EMPTY;
             if !entries.is_empty() {
                 block.fill(arena, Kind::Table, &entries)?;

@@ -45,9 +45,13 @@ impl Default for Loaded {
 }
 
 impl<'store> Loader<'store> {
-    /// A loader for one thread. The store is empty but for what loaders put into it, and nobody reads or writes it.
-    pub fn new(store: &'store Store) -> Self {
-        Self { store, parts: (0..SHARDS).map(|_| Part::default()).collect() }
+    /// A loader for one thread, which will put about so many entries. The store is empty but for what loaders put into it,
+    /// and nobody reads or writes it.
+    pub fn new(store: &'store Store, entries: usize) -> Self {
+        let of_shard = entries / SHARDS;
+        // Chance gives some shards more; room that is left over is never touched.
+        let part = |_| Part { rows: Rows::with_room(of_shard + of_shard / 8), ..Part::default() };
+        Self { store, parts: (0..SHARDS).map(part).collect() }
     }
 
     /// Puts an entry into the store. No key may come twice, here or from another thread.
@@ -147,7 +151,7 @@ mod tests {
             for part in [&first, &second] {
                 let (loading, loaded) = (&loading, &loaded);
                 scope.spawn(move || {
-                    let mut loader = Loader::new(loading);
+                    let mut loader = Loader::new(loading, part.len());
                     part.iter().for_each(|entry| loader.add(entry).unwrap());
                     loader.finish(loaded);
                 });
@@ -192,7 +196,7 @@ mod tests {
     fn a_key_that_comes_twice_is_found() {
         let keys: Vec<_> = [7_u32, 1, 9, 7].iter().map(|number| number.to_be_bytes().to_vec()).collect();
         let (store, loaded) = (Store::new(), Loaded::default());
-        let mut loader = Loader::new(&store);
+        let mut loader = Loader::new(&store, 0);
         entries(&keys, b"v").iter().for_each(|entry| loader.add(entry).unwrap());
         loader.finish(&loaded);
         assert_eq!((0..loaded.shards()).filter(|shard| !loaded.order(&store, *shard)).count(), 1);

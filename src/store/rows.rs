@@ -28,6 +28,11 @@ pub struct InOrder {
 }
 
 impl Rows {
+    /// None yet, with room for so many.
+    pub fn with_room(entries: usize) -> Self {
+        Self { hashes: Vec::with_capacity(entries), handles: Vec::with_capacity(entries), ..Self::default() }
+    }
+
     /// Adds an entry.
     pub fn push(&mut self, hash: u64, handle: u32, key: &[u8], expires: bool) {
         if self.handles.is_empty() {

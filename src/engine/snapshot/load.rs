@@ -61,6 +61,8 @@ pub fn load(snapshot: &Reader, progress: &Progress) -> Result<Restored, Recovery
         progress,
         store: &store,
         loaded: Loaded::default(),
+        // Whatever the footer says: no entry is shorter than eight bytes.
+        entries_of_thread: snapshot.footer().entries.min(snapshot.bytes() / 8) as usize / threads,
         failed: AtomicBool::new(false),
         error: Mutex::new(None),
         hash: Mutex::default(),
@@ -160,6 +162,7 @@ struct All<'load> {
     progress: &'load Progress,
     store: &'load Store,
     loaded: Loaded,
+    entries_of_thread: usize,
     /// Somebody met an error: the others may stop.
     failed: AtomicBool,
     /// The error that is nearest to the beginning: those behind it may follow from it.
@@ -171,7 +174,7 @@ struct All<'load> {
 
 impl All<'_> {
     fn read(&self) {
-        let mut loader = Loader::new(self.store);
+        let mut loader = Loader::new(self.store, self.entries_of_thread);
         let mut hash = StateHash::default();
         let mut buffer = Vec::new();
         loop {
