@@ -77,6 +77,22 @@ fn varint_bytes(number: u64) -> usize {
     (64 - (number | 1).leading_zeros() as usize).div_ceil(7)
 }
 
+fn put_bytes(piece: &mut [u8], at: &mut usize, bytes: &[u8]) {
+    piece[*at..*at + bytes.len()].copy_from_slice(bytes);
+    *at += bytes.len();
+}
+
+/// Puts the lowest `width` bytes of a number. Eight are put where they have room, since a copy of a length known ahead is
+/// one instruction: what comes next is written over the rest.
+fn put_number(piece: &mut [u8], at: &mut usize, number: u64, width: usize) {
+    let bytes = number.to_le_bytes();
+    match piece[*at..].first_chunk_mut() {
+        Some(eight) => *eight = bytes,
+        None => piece[*at..*at + width].copy_from_slice(&bytes[..width]),
+    }
+    *at += width;
+}
+
 impl Draft<'_> {
     fn value_field(&self) -> u32 {
         match self.value {
@@ -127,35 +143,31 @@ impl Draft<'_> {
         piece[..2].copy_from_slice(&flags.to_le_bytes());
         piece[0] = piece[0] & !ARENA_BITS | arena_bits;
         let mut at = 2;
-        let mut append = |bytes: &[u8]| {
-            piece[at..at + bytes.len()].copy_from_slice(bytes);
-            at += bytes.len();
-        };
-        append(&self.key.len().to_le_bytes()[..shape.key_width()]);
-        append(&self.value_field().to_le_bytes()[..shape.value_width()]);
-        append(&self.content_type.unwrap_or(0).to_le_bytes()[..shape.type_width()]);
-        append(self.key);
-        append(&metadata.revision.to_le_bytes()[..shape.revision_width()]);
+        put_number(piece, &mut at, self.key.len() as u64, shape.key_width());
+        put_number(piece, &mut at, u64::from(self.value_field()), shape.value_width());
+        put_number(piece, &mut at, u64::from(self.content_type.unwrap_or(0)), shape.type_width());
+        put_bytes(piece, &mut at, self.key);
+        put_number(piece, &mut at, metadata.revision, shape.revision_width());
         let base_ms = if shape.has(WIDE_TIME) { 0 } else { EPOCH_MS };
-        append(&(metadata.update_time_ms - base_ms).to_le_bytes()[..shape.time_width()]);
+        put_number(piece, &mut at, metadata.update_time_ms - base_ms, shape.time_width());
         if shape.has(HISTORY) {
-            append(&metadata.create_revision.to_le_bytes()[..shape.revision_width()]);
+            put_number(piece, &mut at, metadata.create_revision, shape.revision_width());
             let mut rest = metadata.version;
             while rest >= 128 {
-                append(&[rest as u8 | 128]);
+                put_bytes(piece, &mut at, &[rest as u8 | 128]);
                 rest >>= 7;
             }
-            append(&[rest as u8]);
+            put_bytes(piece, &mut at, &[rest as u8]);
         }
         if let Some(deadline_ms) = metadata.expire_time_ms {
-            append(&(deadline_ms - base_ms).to_le_bytes()[..shape.time_width()]);
+            put_number(piece, &mut at, deadline_ms - base_ms, shape.time_width());
         }
         if let Err(own) = self.content_type {
-            append(&[own.len() as u8]);
-            append(own.as_bytes());
+            put_bytes(piece, &mut at, &[own.len() as u8]);
+            put_bytes(piece, &mut at, own.as_bytes());
         }
         if let Placed::Inside(value) = self.value {
-            append(value);
+            put_bytes(piece, &mut at, value);
         }
     }
 }

@@ -28,6 +28,9 @@ pub fn create_first(fs: &dyn FileSystem, directory: &Path, header: &Header, byte
     Ok(Active { file, sequence: header.sequence, bytes, position: HEADER_BYTES as u64 })
 }
 
+/// Zeros are looked for in so many bytes at once.
+const BLOCK_BYTES: usize = 4096;
+
 /// A segment that has a successor.
 #[derive(Debug)]
 pub struct Ended {
@@ -266,11 +269,18 @@ pub fn scan(
 
 /// What a crash left behind the whole frames of a segment, where it left something.
 pub fn tear(path: &Path, rest: &[u8], end: usize) -> Option<Tear> {
-    rest.iter().rposition(|byte| *byte != 0).map(|last_byte| Tear {
-        file: path.to_owned(),
-        offset: end as u64,
-        bytes_cut: last_byte as u64 + 1,
-    })
+    let bytes_cut = without_zeros(rest) as u64;
+    (bytes_cut > 0).then(|| Tear { file: path.to_owned(), offset: end as u64, bytes_cut })
+}
+
+/// How many bytes there are up to the last one that is not zero: mostly none of tens of megabytes, looked at block by block.
+fn without_zeros(mut bytes: &[u8]) -> usize {
+    while let Some((before, last)) = bytes.split_last_chunk::<BLOCK_BYTES>()
+        && *last == [0; BLOCK_BYTES]
+    {
+        bytes = before;
+    }
+    bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
 /// Refuses if any whole frame behind the end knew the index at the end to be on disk.
@@ -281,8 +291,8 @@ pub fn check_damage(
     header: &Header,
     next_index: u64,
 ) -> Result<(), RecoveryError> {
-    let proof = (0..rest.len()).step_by(8).find_map(|at| {
-        // Most of what lies there is zeros.
+    let proof = (0..without_zeros(rest)).step_by(8).find_map(|at| {
+        // Much of what lies there may be zeros.
         if rest[at..].first_chunk::<16>().is_none_or(|head| head[8..16] == [0; 8]) {
             return None;
         }
@@ -334,4 +344,19 @@ fn rewrite(
     fs.rename(&temporary, path)?;
     fs.sync_directory(directory)?;
     Ok(Active { file, sequence: header.sequence, bytes: bytes.len() as u64, position: written })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_counted_off_from_the_end_to_the_last_byte_that_is_not() {
+        let mut bytes = vec![0; 3 * BLOCK_BYTES + 5];
+        assert_eq!((without_zeros(&bytes), without_zeros(&[])), (0, 0));
+        for last in [0, 4, 5, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 4, 2 * BLOCK_BYTES + 7, 3 * BLOCK_BYTES + 4] {
+            bytes[last] = 1;
+            assert_eq!(without_zeros(&bytes), last + 1);
+        }
+    }
 }
