@@ -2,7 +2,7 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
 };
@@ -15,7 +15,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     fn list(&self, directory: &Path) -> io::Result<Vec<String>>;
     /// Opens an existing file to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
-    /// Opens an existing file that may not be writable, only to read it.
+    /// Opens an existing file that may not be writable, only to read it: to its end, even if its name goes meanwhile.
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Creates a file, or empties it.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>>;
@@ -24,7 +24,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     fn create_streamed(&self, path: &Path) -> io::Result<Arc<dyn File>>;
     /// Gives a file another name, replacing what bore it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file. Whoever has it open goes on with it.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
@@ -57,6 +57,10 @@ pub trait File: Send + Sync + fmt::Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// Length in bytes.
     fn length(&self) -> io::Result<u64>;
+    /// Whether nobody reads what was removed, in any process: [`FileSystem::open_to_read`]. Then nobody will.
+    fn is_unread(&self) -> bool;
+    /// Cuts the file to so many bytes and gives the room behind them back.
+    fn cut(&self, bytes: u64) -> io::Result<()>;
 }
 
 /// Reads a whole file.
@@ -114,7 +118,13 @@ impl FileSystem for RealFileSystem {
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(RealFile(fs::File::open(path)?)))
+        let file = fs::File::open(path)?;
+        // First the lock, then the look: `is_unread` locks alone, when the name is gone. So one of the two sees the other.
+        let _ = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+        if file.metadata()?.nlink() == 0 {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "it was removed while it was opened"));
+        }
+        Ok(Arc::new(RealFile(file)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -184,6 +194,15 @@ impl File for RealFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
+
+    fn is_unread(&self) -> bool {
+        // Where it cannot be told, somebody may.
+        rustix::fs::flock(&self.0, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -203,5 +222,33 @@ mod tests {
             assert!(RealFileSystem.create_directory(&deep.join(below)).is_err(), "{below}");
         }
         RealFileSystem.create_directory(Path::new("")).unwrap();
+    }
+    #[test]
+    fn what_is_removed_and_read_still_is_not_unread_and_what_was_removed_is_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = RealFileSystem.create(&path).unwrap();
+        file.write_all_at(b"whole", 0).unwrap();
+        let readers = [(); 2].map(|()| RealFileSystem.open_to_read(&path).unwrap());
+        RealFileSystem.remove(&path).unwrap();
+        for reader in readers {
+            assert!(!file.is_unread());
+            assert_eq!(read_whole(&*reader).unwrap(), b"whole");
+        }
+        assert!(file.is_unread() && file.is_unread());
+        file.cut(2).unwrap();
+        assert_eq!(read_whole(&*file).unwrap(), b"wh");
+    }
+
+    #[test]
+    fn a_reader_that_was_overtaken_by_the_removal_does_not_find_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let file = fs::File::create(&path).unwrap();
+        RealFileSystem.remove(&path).unwrap();
+        // The name that is left of a file without one, as it is to an opening that found it just before.
+        let opened = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let error = RealFileSystem.open_to_read(Path::new(&opened)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 }

@@ -8,6 +8,7 @@ mod lock_file;
 mod preparer;
 mod progress;
 mod recovery;
+mod removal;
 mod restored;
 mod segment;
 pub mod simulated;
@@ -23,6 +24,7 @@ pub use self::{
         DataDirectory, Recovering, Recovery, RecoveryError, RecoveryErrorKind, Refused, Replayed, SegmentCheck,
         SegmentSummary, SnapshotUsed, Tear, check, check_running, in_log_order, is_gone, open, read_log, read_segment,
     },
+    removal::{Removal, Removed},
     restored::{FirstRecord, RESTORING, begin_restoring, create_log, end_restoring},
     wal::{Syncer, Wal, WalError, WalOptions, Written},
     whole_file::WholeFile,

@@ -34,6 +34,8 @@ pub enum Operation {
     Rename,
     /// A file is removed.
     Remove,
+    /// A file is cut; one that was removed has no name to tell.
+    Cut,
     /// A folder is synced.
     SyncDirectory,
     /// Bytes are read. Nothing stops there, it can only fail: it is not counted.
@@ -59,7 +61,22 @@ type Fault = Box<dyn FnMut(Operation, &Path) -> Option<io::Error> + Send>;
 struct Contents {
     durable: Vec<u8>,
     current: Vec<u8>,
-    pending: Vec<(usize, Vec<u8>)>,
+    pending: Vec<Change>,
+    /// How many have it open only to read it.
+    readers: usize,
+}
+
+/// A change of a file that is not durable yet.
+#[derive(Clone, Debug)]
+enum Change {
+    Write(usize, Vec<u8>),
+    Cut(usize),
+}
+
+impl Contents {
+    fn durable(bytes: Vec<u8>) -> Self {
+        Self { durable: bytes.clone(), current: bytes, ..Self::default() }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -153,7 +170,7 @@ impl SimulatedFileSystem {
     pub fn put_file(&self, path: &Path, bytes: Vec<u8>) {
         let mut disk = self.disk.lock();
         let id = disk.new_id();
-        disk.files.insert(id, Contents { durable: bytes.clone(), current: bytes, pending: Vec::new() });
+        disk.files.insert(id, Contents::durable(bytes));
         disk.names.insert(path.to_owned(), id);
         disk.durable_names.insert(path.to_owned(), id);
     }
@@ -186,8 +203,7 @@ impl SimulatedFileSystem {
         let mut files = BTreeMap::new();
         for id in names.values() {
             if let Some(contents) = disk.files.get(id) {
-                let bytes = surviving(contents, survives, &mut random);
-                files.insert(*id, Contents { durable: bytes.clone(), current: bytes, pending: Vec::new() });
+                files.insert(*id, Contents::durable(surviving(contents, survives, &mut random)));
             }
         }
         let restarted = Disk {
@@ -204,7 +220,22 @@ impl SimulatedFileSystem {
 fn surviving(contents: &Contents, survives: Survives, random: &mut SmallRng) -> Vec<u8> {
     let mut bytes = contents.durable.clone();
     let whole = random.random_range(0..=contents.pending.len());
-    for (place, (offset, written)) in contents.pending.iter().enumerate() {
+    for (place, change) in contents.pending.iter().enumerate() {
+        let (offset, written) = match change {
+            Change::Write(offset, written) => (offset, written),
+            Change::Cut(length) => {
+                let kept = match survives {
+                    Survives::Nothing => false,
+                    Survives::Everything => true,
+                    Survives::Prefix => place < whole,
+                    Survives::Anything => random.random(),
+                };
+                if kept {
+                    bytes.truncate(*length);
+                }
+                continue;
+            }
+        };
         match survives {
             Survives::Nothing => {}
             Survives::Everything => put(&mut bytes, *offset, written),
@@ -313,11 +344,15 @@ impl FileSystem for SimulatedFileSystem {
         let mut disk = self.disk.lock();
         done(disk.count(Operation::Open, path)?)?;
         let id = *disk.names.get(path).ok_or_else(|| missing(path))?;
-        Ok(Arc::new(SimulatedFile { disk: Arc::clone(&self.disk), id }))
+        Ok(Arc::new(SimulatedFile { disk: Arc::clone(&self.disk), id, reads: false }))
     }
 
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.open(path)
+        let mut disk = self.disk.lock();
+        done(disk.count(Operation::Open, path)?)?;
+        let id = *disk.names.get(path).ok_or_else(|| missing(path))?;
+        disk.files.entry(id).or_default().readers += 1;
+        Ok(Arc::new(SimulatedFile { disk: Arc::clone(&self.disk), id, reads: true }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -327,7 +362,7 @@ impl FileSystem for SimulatedFileSystem {
         disk.files.insert(id, Contents::default());
         disk.change_name(NameChange::Link(path.to_owned(), id));
         done(stopped)?;
-        Ok(Arc::new(SimulatedFile { disk: Arc::clone(&self.disk), id }))
+        Ok(Arc::new(SimulatedFile { disk: Arc::clone(&self.disk), id, reads: false }))
     }
 
     fn create_streamed(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -400,6 +435,18 @@ impl Drop for SimulatedLock {
 struct SimulatedFile {
     disk: Arc<Mutex<Disk>>,
     id: u64,
+    /// It was opened only to be read.
+    reads: bool,
+}
+
+impl Drop for SimulatedFile {
+    fn drop(&mut self) {
+        if self.reads
+            && let Some(contents) = self.disk.lock().files.get_mut(&self.id)
+        {
+            contents.readers = contents.readers.saturating_sub(1);
+        }
+    }
 }
 
 impl fmt::Debug for SimulatedFile {
@@ -435,7 +482,7 @@ impl File for SimulatedFile {
             return Err(io::Error::from_raw_os_error(28));
         }
         put(&mut contents.current, offset as usize, bytes);
-        contents.pending.push((offset as usize, bytes.to_vec()));
+        contents.pending.push(Change::Write(offset as usize, bytes.to_vec()));
         done(stopped)
     }
 
@@ -453,8 +500,11 @@ impl File for SimulatedFile {
             }
         }
         if let Some(contents) = disk.files.get_mut(&self.id) {
-            for (offset, written) in std::mem::take(&mut contents.pending) {
-                put(&mut contents.durable, offset, &written);
+            for change in std::mem::take(&mut contents.pending) {
+                match change {
+                    Change::Write(offset, written) => put(&mut contents.durable, offset, &written),
+                    Change::Cut(length) => contents.durable.truncate(length),
+                }
             }
         }
         Ok(())
@@ -462,6 +512,20 @@ impl File for SimulatedFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.disk.lock().files.get(&self.id).map_or(0, |contents| contents.current.len()) as u64)
+    }
+
+    fn is_unread(&self) -> bool {
+        self.disk.lock().files.get(&self.id).is_none_or(|contents| contents.readers == 0)
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let path = disk.path_of(self.id);
+        let stopped = disk.count(Operation::Cut, &path)?;
+        let Some(contents) = disk.files.get_mut(&self.id) else { return Err(missing(&path)) };
+        contents.current.truncate(bytes as usize);
+        contents.pending.push(Change::Cut(bytes as usize));
+        done(stopped)
     }
 }
 

@@ -45,7 +45,7 @@ pub fn check_running(
     let mut before: Option<(u64, u64)> = None;
     for (first_index, name) in names {
         let path = directory.join(name);
-        let file = match fs.open(&path) {
+        let file = match fs.open_to_read(&path) {
             // A snapshot made it superfluous.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 before = None;

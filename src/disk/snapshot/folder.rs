@@ -1,11 +1,11 @@
-//! The folder of snapshots: names, and what goes when a newer one is there.
+//! The folder of snapshots: what lies in it, and under which names.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
 
-use crate::disk::{file_system::FileSystem, segment};
+use crate::disk::file_system::FileSystem;
 
 /// The folder within the data directory.
 pub const FOLDER: &str = "snapshots";
@@ -59,47 +59,4 @@ fn index_of(digits: &str) -> Option<u64> {
 pub fn put_aside(file_system: &dyn FileSystem, directory: &Path, path: &Path) -> io::Result<()> {
     file_system.rename(path, &path.with_extension(DAMAGED))?;
     file_system.sync_directory(directory)
-}
-
-/// Keeps the newest `keep` snapshots and removes older ones; then removes the segments of the log that lie wholly behind
-/// the oldest of the kept. To be called when the newest is durable. Nothing of the log goes before there are `keep`.
-pub fn purge(file_system: &dyn FileSystem, store_directory: &Path, keep: usize) -> io::Result<Purged> {
-    let directory = store_directory.join(FOLDER);
-    let found = list(file_system, &directory)?;
-    let Some(first_kept) = found.snapshots.len().checked_sub(keep.max(1)) else { return Ok(Purged::default()) };
-    let oldest_index = found.snapshots[first_kept].0;
-    let mut purged = Purged::default();
-    let damaged = found.damaged.into_iter().filter(|(index, _)| *index < oldest_index);
-    for (_, path) in found.snapshots.into_iter().take(first_kept).chain(damaged) {
-        file_system.remove(&path)?;
-        purged.snapshots += 1;
-    }
-    if purged.snapshots > 0 {
-        file_system.sync_directory(&directory)?;
-    }
-    let directory = store_directory.join("wal");
-    let mut segments: Vec<_> = file_system
-        .list(&directory)?
-        .into_iter()
-        .filter_map(|name| Some((segment::first_index_of(&name)?, name)))
-        .collect();
-    segments.sort();
-    let behind = segments.windows(2).take_while(|pair| pair[1].0 <= oldest_index + 1);
-    for pair in behind {
-        file_system.remove(&directory.join(&pair[0].1))?;
-        purged.segments += 1;
-    }
-    if purged.segments > 0 {
-        file_system.sync_directory(&directory)?;
-    }
-    Ok(purged)
-}
-
-/// What was removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Purged {
-    /// Snapshots.
-    pub snapshots: usize,
-    /// Segments of the log.
-    pub segments: usize,
 }

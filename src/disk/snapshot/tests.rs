@@ -173,32 +173,6 @@ fn a_failed_write_gives_its_room_back() {
     }
 }
 
-fn touch(disk: &SimulatedFileSystem, names: &[&str]) {
-    names.iter().for_each(|name| disk.put_file(&Path::new("data").join(name), vec![1]));
-}
-
-#[test]
-fn what_lies_behind_the_oldest_kept_snapshot_goes_and_nothing_else() {
-    let name = |index: u64, end: &str| format!("{index:020}.{end}");
-    let disk = SimulatedFileSystem::default();
-    for index in [1, 11, 21, 31, 41] {
-        touch(&disk, &[&format!("wal/{}", name(index, "wal"))]);
-    }
-    touch(&disk, &["wal/next", &format!("snapshots/{}", name(15, "snap"))]);
-    let purge = |keep| folder::purge(&disk, Path::new("data"), keep).unwrap();
-    assert_eq!(purge(2), folder::Purged::default(), "with one snapshot the log is kept whole");
-    for index in [20, 35] {
-        touch(&disk, &[&format!("snapshots/{}", name(index, "snap"))]);
-    }
-    touch(&disk, &[&format!("snapshots/{}", name(18, "damaged")), &format!("snapshots/{}", name(25, "damaged"))]);
-    assert_eq!(purge(2), folder::Purged { snapshots: 2, segments: 2 });
-    let left = |folder: &str| disk.list(Path::new(folder)).unwrap();
-    assert_eq!(left("data/wal"), [name(21, "wal"), name(31, "wal"), name(41, "wal"), "next".into()]);
-    assert_eq!(left("data/snapshots"), [name(20, "snap"), name(25, "damaged"), name(35, "snap")]);
-    assert_eq!(purge(2), folder::Purged::default());
-    assert_eq!(purge(1), folder::Purged { snapshots: 2, segments: 1 });
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]

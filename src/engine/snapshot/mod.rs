@@ -1,7 +1,7 @@
 //! Snapshots: when they are taken, how they are written and loaded, what they make superfluous.
 //!
 //! A thread of its own wishes for a capture; the log thread grants it between two groups (`capture`); the thread walks the
-//! store and writes (`write`), then removes what is behind the kept ones. A snapshot that fails is an alarm, which the
+//! store and writes (`write`), then says so, then removes what is behind the kept ones. A snapshot that fails is an alarm, which the
 //! next one that succeeds clears: the log is whole without it.
 
 mod answers;
@@ -39,7 +39,10 @@ use super::{
 };
 use crate::{
     config::SnapshotPolicy,
-    disk::{File, FileSystem, Recovery, RecoveryError, StoreId, snapshot::Writer, snapshot::folder},
+    disk::{
+        File, FileSystem, Recovery, RecoveryError, Removal, Removed, StoreId,
+        snapshot::{Writer, folder},
+    },
     error::{Error, Reason, Result},
 };
 
@@ -224,13 +227,16 @@ impl Snapshots {
 
     /// Opens a snapshot that was taken.
     pub fn open(&self, taken: &SnapshotInfo) -> Result<Arc<dyn File>> {
-        let opened = self.file_system.open(&taken.path);
+        let opened = self.file_system.open_to_read(&taken.path);
         opened.map_err(|error| Error::internal(format!("the snapshot that was just taken cannot be opened: {error}")))
     }
 
     fn run(&self) {
         let mut due = Due { log_bytes: 0, since: Instant::now(), rest_until: None };
-        while let Some(number) = self.next(&due) {
+        let mut removal = Removal::new(Arc::clone(&self.file_system), &self.store_directory);
+        while !self.stopped() {
+            self.go_on_with(&mut removal);
+            let Some(number) = self.next(&due) else { continue };
             let log_bytes = self.shared.log_bytes.load(Ordering::Relaxed);
             self.status.lock().running = true;
             let result = self.try_once();
@@ -238,7 +244,7 @@ impl Snapshots {
             match &result {
                 Ok(info) => {
                     due = Due { log_bytes, since: Instant::now(), rest_until: None };
-                    self.succeeded(info);
+                    self.succeeded(info, &mut removal);
                 }
                 Err(_) if self.stopped() => {}
                 Err(error) => {
@@ -252,19 +258,18 @@ impl Snapshots {
         self.tried.send_replace(Tried { number: u64::MAX, result: None });
     }
 
-    /// Waits until a snapshot is due and gives its number; `None`: the server stops.
+    /// Waits a moment for a snapshot to be due and gives its number then, unless the server stops.
     fn next(&self, due: &Due) -> Option<u64> {
         let mut tries = self.tries.lock();
-        loop {
-            if self.stopped() {
-                return None;
-            }
-            if tries.wanted > tries.begun || self.is_due(due) {
-                tries.begun += 1;
-                return Some(tries.begun);
-            }
+        let is_due = |tries: &Tries| tries.wanted > tries.begun || self.is_due(due);
+        if !is_due(&tries) && !self.stopped() {
             self.changed.wait_for(&mut tries, LOOK_EVERY);
         }
+        if !is_due(&tries) || self.stopped() {
+            return None;
+        }
+        tries.begun += 1;
+        Some(tries.begun)
     }
 
     fn is_due(&self, due: &Due) -> bool {
@@ -344,28 +349,52 @@ impl Snapshots {
         }
     }
 
-    fn succeeded(&self, info: &SnapshotInfo) {
+    fn succeeded(&self, info: &SnapshotInfo, removal: &mut Removal) {
         let SnapshotInfo { index, bytes, time_ms, elapsed, .. } = info;
         tracing::info!(index, bytes, ?elapsed, "a snapshot was taken");
-        let mut status = SnapshotStatus {
+        let begun = removal.begin(self.policy.keep);
+        *self.status.lock() = SnapshotStatus {
             last: Some(LastSnapshot { index: *index, bytes: *bytes, time_ms: *time_ms }),
             ..SnapshotStatus::default()
         };
-        match folder::purge(&*self.file_system, &self.store_directory, self.policy.keep) {
-            Ok(purged) if purged != folder::Purged::default() => {
-                tracing::info!(
-                    snapshots = purged.snapshots,
-                    segments = purged.segments,
-                    "removed what it makes superfluous"
-                );
-            }
-            Ok(_) => {}
-            Err(error) => {
-                tracing::error!(%error, "what a snapshot makes superfluous could not be removed");
-                status.alarm = Some(format!("what the last snapshot makes superfluous could not be removed: {error}"));
+        if let Err(error) = begun {
+            self.removal_failed(&error);
+        }
+    }
+
+    /// Removes what is superfluous, as far as nobody reads it, until the server stops.
+    fn go_on_with(&self, removal: &mut Removal) {
+        while !self.stopped() {
+            match removal.step() {
+                Ok(Some(bytes)) => self.rest_after(bytes),
+                Ok(None) => break,
+                Err(error) => {
+                    self.removal_failed(&error);
+                    break;
+                }
             }
         }
-        *self.status.lock() = status;
+        let Removed { snapshots, segments } = removal.take_removed();
+        if snapshots + segments > 0 {
+            tracing::info!(snapshots, segments, "removed what it makes superfluous");
+        }
+    }
+
+    /// Rests, so that room is given back no faster than it is written; not while the disk is short of it, or somebody waits
+    /// for a snapshot.
+    fn rest_after(&self, bytes: u64) {
+        let time = Duration::from_secs_f64(bytes as f64 / self.policy.bytes_per_second.max(1) as f64);
+        let short = self.shared.disk_full.load(Ordering::Relaxed) || self.shared.disk_room.is_low();
+        let mut tries = self.tries.lock();
+        if tries.wanted <= tries.begun && !short && !self.stopped() {
+            self.changed.wait_for(&mut tries, time.min(LOOK_EVERY));
+        }
+    }
+
+    fn removal_failed(&self, error: &std::io::Error) {
+        tracing::error!(%error, "what a snapshot makes superfluous could not be removed");
+        let text = format!("what the last snapshot makes superfluous could not be removed: {error}");
+        self.status.lock().alarm = Some(text);
     }
 
     fn failed(&self, text: &str) {
@@ -393,7 +422,11 @@ impl Snapshotter {
 
 impl Drop for Snapshotter {
     fn drop(&mut self) {
-        self.snapshots.stopped.store(true, Ordering::Relaxed);
+        {
+            // Whoever has just seen that it goes on, waits by now.
+            let _tries = self.snapshots.tries.lock();
+            self.snapshots.stopped.store(true, Ordering::Relaxed);
+        }
         self.snapshots.changed.notify_all();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported by its own message; there is nothing to add.
