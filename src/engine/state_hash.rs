@@ -90,15 +90,14 @@ fn lay_out_entry(bytes: &mut Vec<u8>, entry: &EntryRef<'_>) {
     text(bytes, entry.value.as_slice());
     text(bytes, entry.content_type.as_bytes());
     let metadata = &entry.metadata;
-    for field in [
+    let fields = [
         metadata.revision,
         metadata.create_revision,
         metadata.version,
         metadata.update_time_ms,
         metadata.expire_time_ms.map_or(0, |deadline_ms| deadline_ms + 1),
-    ] {
-        number(bytes, field);
-    }
+    ];
+    bytes.extend_from_slice(fields.map(u64::to_le_bytes).as_flattened());
 }
 
 fn lay_out_remembered(bytes: &mut Vec<u8>, id: &str, answered_ms: u64, remembered: &Remembered) {
