@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     config::SyncMode,
     disk::{
-        Progress, Recovering, RecoveryError, Refused, Replayed, WalOptions,
+        Progress, Recovering, RecoveryError, Refused, Replayed, WalOptions, is_gone,
         simulated::{Operation, SimulatedFileSystem},
         snapshot::Reader,
     },
@@ -241,6 +241,21 @@ async fn a_failed_snapshot_is_an_alarm_that_the_next_one_clears_and_never_the_en
             assert_eq!(hash_of_replay(&disk), live);
         }
     }
+}
+
+#[tokio::test]
+async fn a_backup_is_read_to_its_end_though_its_file_is_removed_meanwhile() {
+    let disk = SimulatedFileSystem::default();
+    let (engine, _) = open(&disk, SnapshotPolicy { keep: 1, ..SnapshotPolicy::default() });
+    write_some(&engine, 1).await;
+    let (taken, backup) = engine.backup().await.unwrap();
+    for round in 2..4 {
+        write_some(&engine, round).await;
+        engine.snapshot().await.unwrap();
+    }
+    assert!(is_gone(&disk, &taken.path));
+    assert_eq!(backup.length().unwrap(), taken.bytes);
+    assert!(engine.close());
 }
 
 #[tokio::test]
