@@ -223,6 +223,7 @@ mod tests {
         }
         RealFileSystem.create_directory(Path::new("")).unwrap();
     }
+
     #[test]
     fn what_is_removed_and_read_still_is_not_unread_and_what_was_removed_is_not_opened() {
         let directory = tempfile::tempdir().unwrap();

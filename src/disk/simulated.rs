@@ -4,6 +4,8 @@
 //! File contents become durable by `sync_data`, names by `sync_directory`. A sync that failed never makes the data of
 //! before durable, whatever later ones say.
 
+mod contents;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
@@ -14,10 +16,8 @@ use std::{
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 
+use self::contents::Contents;
 use super::file_system::{File, FileSystem, LockGuard, Space};
-
-/// Pieces in which the disk keeps or loses what was not synced.
-const SECTOR_BYTES: usize = 512;
 
 /// What kind of operation is about to happen; each counts as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,29 +55,19 @@ pub enum Survives {
     Anything,
 }
 
-type Fault = Box<dyn FnMut(Operation, &Path) -> Option<io::Error> + Send>;
-
-#[derive(Clone, Debug, Default)]
-struct Contents {
-    durable: Vec<u8>,
-    current: Vec<u8>,
-    pending: Vec<Change>,
-    /// How many have it open only to read it.
-    readers: usize,
-}
-
-/// A change of a file that is not durable yet.
-#[derive(Clone, Debug)]
-enum Change {
-    Write(usize, Vec<u8>),
-    Cut(usize),
-}
-
-impl Contents {
-    fn durable(bytes: Vec<u8>) -> Self {
-        Self { durable: bytes.clone(), current: bytes, ..Self::default() }
+impl Survives {
+    /// Whether the change at this place among the pending ones does, where the first `whole` of them came first.
+    fn keeps(self, place: usize, whole: usize, random: &mut SmallRng) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Prefix => place < whole,
+            Self::Anything => random.random(),
+        }
     }
 }
+
+type Fault = Box<dyn FnMut(Operation, &Path) -> Option<io::Error> + Send>;
 
 #[derive(Clone, Debug)]
 enum NameChange {
@@ -160,9 +150,7 @@ impl SimulatedFileSystem {
         if let Some(id) = disk.names.get(path).copied()
             && let Some(contents) = disk.files.get_mut(&id)
         {
-            change(&mut contents.current);
-            contents.durable.clone_from(&contents.current);
-            contents.pending.clear();
+            contents.rot(change);
         }
     }
 
@@ -190,20 +178,14 @@ impl SimulatedFileSystem {
         let mut names = disk.durable_names.clone();
         let kept_names = random.random_range(0..=disk.pending_names.len());
         for (place, change) in disk.pending_names.iter().enumerate() {
-            let kept = match survives {
-                Survives::Nothing => false,
-                Survives::Everything => true,
-                Survives::Prefix => place < kept_names,
-                Survives::Anything => random.random(),
-            };
-            if kept {
+            if survives.keeps(place, kept_names, &mut random) {
                 apply_name(&mut names, change);
             }
         }
         let mut files = BTreeMap::new();
         for id in names.values() {
             if let Some(contents) = disk.files.get(id) {
-                files.insert(*id, Contents::durable(surviving(contents, survives, &mut random)));
+                files.insert(*id, Contents::durable(contents.after_crash(survives, &mut random)));
             }
         }
         let restarted = Disk {
@@ -215,56 +197,6 @@ impl SimulatedFileSystem {
         };
         Self { disk: Arc::new(Mutex::new(restarted)) }
     }
-}
-
-fn surviving(contents: &Contents, survives: Survives, random: &mut SmallRng) -> Vec<u8> {
-    let mut bytes = contents.durable.clone();
-    let whole = random.random_range(0..=contents.pending.len());
-    for (place, change) in contents.pending.iter().enumerate() {
-        let (offset, written) = match change {
-            Change::Write(offset, written) => (offset, written),
-            Change::Cut(length) => {
-                let kept = match survives {
-                    Survives::Nothing => false,
-                    Survives::Everything => true,
-                    Survives::Prefix => place < whole,
-                    Survives::Anything => random.random(),
-                };
-                if kept {
-                    bytes.truncate(*length);
-                }
-                continue;
-            }
-        };
-        match survives {
-            Survives::Nothing => {}
-            Survives::Everything => put(&mut bytes, *offset, written),
-            Survives::Prefix if place < whole => put(&mut bytes, *offset, written),
-            Survives::Prefix if place == whole => {
-                put(&mut bytes, *offset, &written[..random.random_range(0..=written.len())]);
-            }
-            Survives::Prefix => {}
-            Survives::Anything => {
-                let mut at = 0;
-                while at < written.len() {
-                    // Sectors are those of the disk, not of the write.
-                    let piece = (SECTOR_BYTES - (offset + at) % SECTOR_BYTES).min(written.len() - at);
-                    if random.random() {
-                        put(&mut bytes, offset + at, &written[at..at + piece]);
-                    }
-                    at += piece;
-                }
-            }
-        }
-    }
-    bytes
-}
-
-fn put(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
-    if bytes.len() < offset + written.len() {
-        bytes.resize(offset + written.len(), 0);
-    }
-    bytes[offset..offset + written.len()].copy_from_slice(written);
 }
 
 fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
@@ -481,8 +413,7 @@ impl File for SimulatedFile {
         if capacity_bytes.is_some_and(|capacity_bytes| used_bytes + grown_bytes > capacity_bytes) {
             return Err(io::Error::from_raw_os_error(28));
         }
-        put(&mut contents.current, offset as usize, bytes);
-        contents.pending.push(Change::Write(offset as usize, bytes.to_vec()));
+        contents.write(offset as usize, bytes);
         done(stopped)
     }
 
@@ -492,20 +423,14 @@ impl File for SimulatedFile {
         match disk.count(Operation::Sync, &path) {
             Ok(stopped) => done(stopped)?,
             Err(error) => {
-                // The pages count as clean from now on, though they never reached the disk.
                 if let Some(contents) = disk.files.get_mut(&self.id) {
-                    contents.pending.clear();
+                    contents.fail_sync();
                 }
                 return Err(error);
             }
         }
         if let Some(contents) = disk.files.get_mut(&self.id) {
-            for change in std::mem::take(&mut contents.pending) {
-                match change {
-                    Change::Write(offset, written) => put(&mut contents.durable, offset, &written),
-                    Change::Cut(length) => contents.durable.truncate(length),
-                }
-            }
+            contents.sync();
         }
         Ok(())
     }
@@ -523,8 +448,7 @@ impl File for SimulatedFile {
         let path = disk.path_of(self.id);
         let stopped = disk.count(Operation::Cut, &path)?;
         let Some(contents) = disk.files.get_mut(&self.id) else { return Err(missing(&path)) };
-        contents.current.truncate(bytes as usize);
-        contents.pending.push(Change::Cut(bytes as usize));
+        contents.cut(bytes as usize);
         done(stopped)
     }
 }

@@ -1,8 +1,8 @@
 //! Snapshots: when they are taken, how they are written and loaded, what they make superfluous.
 //!
 //! A thread of its own wishes for a capture; the log thread grants it between two groups (`capture`); the thread walks the
-//! store and writes (`write`), then says so, then removes what is behind the kept ones. A snapshot that fails is an alarm, which the
-//! next one that succeeds clears: the log is whole without it.
+//! store and writes (`write`), then says so, then removes what is behind the kept ones. A snapshot that fails is an alarm,
+//! which the next one that succeeds clears: the log is whole without it.
 
 mod answers;
 mod capture;
