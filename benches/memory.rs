@@ -23,6 +23,10 @@ use tandem::{
     pb::{self, storage::log_record::Command},
 };
 
+/// The program's: memory that it keeps counts too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const SIZES: [(usize, usize); 3] = [(32, 256), (32, 16), (40, 300)];
 const KEYS: u64 = 5_000_000;
 /// Writes at once.
