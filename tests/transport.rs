@@ -12,7 +12,9 @@ use std::{
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper_util::{client::legacy, rt::TokioExecutor};
 use prost::Message as _;
 use support::{Answer, Client, Server, client, send};
 use tandem::pb::{self, kv_service_client::KvServiceClient};
@@ -458,7 +460,8 @@ async fn a_message_that_inflates_past_the_limit_is_refused_and_so_is_an_unknown_
         assert_eq!(reason_of(&call(path, "gzip", 1, &bomb).await), reason);
     }
     let grown_bytes = resident_bytes(&server).saturating_sub(before_bytes);
-    assert!(grown_bytes < 64 << 20, "{grown_bytes}");
+    // A few times the limit, and what the allocator keeps of it: not the 400 MiB that the two would be.
+    assert!(grown_bytes < 128 << 20, "{grown_bytes}");
     assert_eq!(reason_of(&call(PUT, "gzip", 1, b"not gzip").await), "MALFORMED");
     let good = gzip(&put("a", "1").encode_to_vec());
     let unknown = call(PUT, "br", 1, &good).await;
@@ -565,6 +568,40 @@ fn with_timeout<T>(message: T, timeout: Duration) -> tonic::Request<T> {
     // By hand: the client's own `set_timeout` would give up by itself.
     request.metadata_mut().insert("grpc-timeout", format!("{}m", timeout.as_millis()).parse().unwrap());
     request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_does_not_arrive_in_time_is_refused_with_its_reason() {
+    let data = tempfile::tempdir().unwrap();
+    let limits = [("TANDEM__LIMITS__BODY_TIMEOUT", "100ms"), ("TANDEM__LIMITS__REQUEST_TIMEOUT", "100ms")];
+    let server = Server::start_with(data.path(), &limits);
+    let client = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let whole = framed(&put("a", "value"));
+    let starts: [(&str, &[u8], &str); 5] = [
+        (PUT, &whole[..3], "application/grpc"),
+        (PUT, &whole[..whole.len() - 1], "application/grpc"),
+        // All of it is there, but the client does not say that it is.
+        (PUT, &whole, "application/grpc"),
+        ("/tandem.v1.KvService/Watch", &whole[..3], "application/grpc"),
+        (PUT, &whole[..3], WEB),
+    ];
+    for (path, start, content_type) in starts {
+        let frame: Result<_, std::io::Error> = Ok(Frame::data(Bytes::copy_from_slice(start)));
+        let body = StreamBody::new(tokio_stream::iter([frame]).chain(tokio_stream::pending()));
+        let request = http::Request::post(format!("http://{}{path}", server.grpc))
+            .header("content-type", content_type)
+            .header("te", "trailers")
+            .body(body)
+            .unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(20), client.request(request)).await.unwrap().unwrap();
+        let status = tonic::Status::from_header_map(answer.headers()).unwrap_or_else(|| panic!("{answer:?}"));
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((status.code(), info.reason.as_str()), (Code::DeadlineExceeded, "BODY_TIMEOUT"), "{start:?}");
+        assert!(path != PUT || info.metadata["outcome"] == "NOT_APPLIED", "{info:?}");
+    }
+    let scrape = send(&support::client(), "GET", &format!("http://{}/metrics", server.ops), &[], b"").await;
+    let counted = "tandem_operations_total{operation=\"put\",protocol=\"grpc\",reason=\"BODY_TIMEOUT\"} 4";
+    assert!(String::from_utf8_lossy(&scrape.body).contains(counted), "each is counted once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
