@@ -111,8 +111,9 @@ pub const VERIFY_STEP_BYTES: usize = MIB;
 pub const SNAPSHOT_OVERTAKEN_BYTES_MAX: usize = 32 * MIB;
 /// Bytes of a removed file whose room is given back at once: as long as the disk is busy with it, a sync of the log waits.
 pub const REMOVAL_STEP_BYTES: u64 = MIB as u64;
-/// Removed files that wait for their readers at most, before no more segments are removed.
-pub const REMOVED_READ_MAX: usize = 8;
+/// Removed files that wait for their readers, or for a snapshot, at most: with so many no more segments are removed, and no
+/// snapshot comes first.
+pub const REMOVED_WAITING_MAX: usize = 8;
 /// Size of a new store's first segment, so that a cold start is quick; each next one is four times as large, up to the
 /// configured size.
 pub const SEGMENT_FIRST_BYTES: u64 = MIB as u64;

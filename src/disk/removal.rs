@@ -31,7 +31,7 @@ use super::{
     segment,
     snapshot::folder,
 };
-use crate::limits::{REMOVAL_STEP_BYTES, REMOVED_READ_MAX};
+use crate::limits::{REMOVAL_STEP_BYTES, REMOVED_WAITING_MAX};
 
 /// What is on its way out.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Removal {
             }
             return Ok(Some(bytes - left));
         }
-        if self.nameless.len() < REMOVED_READ_MAX
+        if self.nameless.len() < REMOVED_WAITING_MAX
             && let Some(oldest) = self.segments.pop_front()
         {
             match self.take_names(&self.store_directory.join("wal"), [oldest].into_iter()) {
@@ -118,6 +118,11 @@ impl Removal {
             return Ok(Some(0));
         }
         Ok(None)
+    }
+
+    /// Whether another snapshot may come first: not while so much is left that one after another would fill the disk.
+    pub fn can_wait(&self) -> bool {
+        self.nameless.len() < REMOVED_WAITING_MAX
     }
 
     /// What was removed since this was asked last.
@@ -245,7 +250,7 @@ mod tests {
         let mut removal = removal(&disk);
         removal.begin(1).unwrap();
         steps(&mut removal);
-        assert_eq!(left(&disk, "data/wal").len(), 20 - REMOVED_READ_MAX);
+        assert_eq!(left(&disk, "data/wal").len(), 20 - REMOVED_WAITING_MAX);
         drop(readers);
         steps(&mut removal);
         assert_eq!(left(&disk, "data/wal").len(), 1);

@@ -139,7 +139,7 @@ async fn an_error_at_any_operation_ends_the_log_or_is_an_alarm_and_loses_nothing
         let what = format!("{number} of {operations} fails");
         if let Some(engine) = open(&disk, SyncMode::Always) {
             let ready_before = failed.lock().is_none();
-            workload(&engine, &mut seen).await;
+            workload(&disk, &engine, &mut seen).await;
             let failed = failed.lock().clone();
             match failed {
                 // What is removed has no name any more.
@@ -194,7 +194,7 @@ async fn a_file_that_cannot_be_read_refuses_the_start_by_name_or_is_done_without
     let disk = SimulatedFileSystem::default();
     let engine = open(&disk, SyncMode::Always).unwrap();
     let mut seen = Seen::default();
-    workload(&engine, &mut seen).await;
+    workload(&disk, &engine, &mut seen).await;
     let unclean = copy(&disk);
     assert!(engine.close());
     let (mut refused, mut done_without) = (0, 0);

@@ -26,7 +26,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng, seq::SliceRandom as _}
 use tandem::pb;
 
 use self::{
-    doors::Door,
+    doors::{Door, Refused},
     ledger::Ledger,
     load::{Load, held},
     small_disk::{Kind, SmallDisk},
@@ -144,13 +144,14 @@ impl Soak {
         }
         self.fill(&load).await;
         for door in &load.doors {
-            let refused = door.put(probe("new")).await.unwrap_err();
+            let refused = self.refused_on_a_full_disk(door).await;
             assert_eq!((refused.reason.as_str(), refused.outcome.as_deref()), ("DISK_FULL", Some("NOT_APPLIED")));
             assert_eq!(door.get(b"probe-kept").await.unwrap().entry.unwrap().value, "v", "reads go on");
         }
         let delete = pb::DeleteRequest { key: "probe-deleted".into(), ..Default::default() };
         load.doors[1].delete(delete).await.unwrap();
         eventually("expiry goes on", async || load.doors[0].get(b"probe-lapses").await.err()).await;
+        self.refused_on_a_full_disk(&load.doors[1]).await;
         assert!(alarms(&server).await.contains("[-]disk failed"));
         self.release();
         grows_again(&load).await;
@@ -161,7 +162,7 @@ impl Soak {
         let server = self.start(&[], "the disk is full").await;
         load = Load::start(&server, &self.ledger, &mut self.random, self.cycle + 1).await;
         self.cycle += 1;
-        eventually("still full", async || load.doors[0].put(probe("new")).await.err()).await;
+        self.refused_on_a_full_disk(&load.doors[0]).await;
         self.release();
         grows_again(&load).await;
         server.kill();
@@ -171,11 +172,22 @@ impl Soak {
     /// Leaves less room than the reserve, and waits until that is noticed.
     async fn fill(&self, load: &Load) {
         let Some(disk) = &self.disk else { return };
-        disk.fill(BELOW_RESERVE_BYTES);
         let before = load.refusals.disk_full.load(Ordering::Relaxed);
-        let refused = async || (load.refusals.disk_full.load(Ordering::Relaxed) > before).then_some(());
+        let refused = async || {
+            disk.fill(BELOW_RESERVE_BYTES);
+            (load.refusals.disk_full.load(Ordering::Relaxed) > before).then_some(())
+        };
         eventually("growth is refused for want of room", refused).await;
         assert!(disk.free_bytes() > 0, "before it is really full");
+    }
+
+    /// What a new key is told, on a disk that stays full: snapshots and old segments that are removed give room back.
+    async fn refused_on_a_full_disk(&self, door: &Door) -> Refused {
+        let refused = async || {
+            self.disk.iter().for_each(|disk| disk.fill(BELOW_RESERVE_BYTES));
+            door.put(probe("new")).await.err()
+        };
+        eventually("a new key is refused for want of room", refused).await
     }
 
     /// What takes room, to be shown.

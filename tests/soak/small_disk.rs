@@ -64,9 +64,8 @@ impl SmallDisk {
         disk.f_bavail * disk.f_frsize
     }
 
-    /// Takes all room but this much.
+    /// Takes all room but this much; again, what was given back since.
     pub fn fill(&self, left_bytes: u64) {
-        self.release();
         while self.free_bytes() > left_bytes {
             let taken_bytes = std::fs::metadata(self.ballast()).map_or(0, |metadata| metadata.len());
             let bytes = taken_bytes + (self.free_bytes() - left_bytes);

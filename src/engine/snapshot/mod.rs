@@ -362,9 +362,13 @@ impl Snapshots {
         }
     }
 
-    /// Removes what is superfluous, as far as nobody reads it, until the server stops.
+    /// Removes what is superfluous, as far as nobody reads it, until the server stops or somebody wants a snapshot: that
+    /// need not wait, and the rest goes after it.
     fn go_on_with(&self, removal: &mut Removal) {
         while !self.stopped() {
+            if self.is_wanted() && removal.can_wait() {
+                break;
+            }
             match removal.step() {
                 Ok(Some(bytes)) => self.rest_after(bytes),
                 Ok(None) => break,
@@ -380,8 +384,13 @@ impl Snapshots {
         }
     }
 
-    /// Rests, so that room is given back no faster than it is written; not while the disk is short of it, or somebody waits
-    /// for a snapshot.
+    /// Somebody waits for a snapshot that has not begun.
+    fn is_wanted(&self) -> bool {
+        let tries = self.tries.lock();
+        tries.wanted > tries.begun
+    }
+
+    /// Rests, so that room is given back no faster than it is written; not while the disk is short of it.
     fn rest_after(&self, bytes: u64) {
         let time = Duration::from_secs_f64(bytes as f64 / self.policy.bytes_per_second.max(1) as f64);
         let short = self.shared.disk_full.load(Ordering::Relaxed) || self.shared.disk_room.is_low();

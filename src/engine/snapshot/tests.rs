@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU32;
 
+use futures_util::FutureExt as _;
 use prost::Message as _;
 
 use super::*;
@@ -255,6 +256,43 @@ async fn a_backup_is_read_to_its_end_though_its_file_is_removed_meanwhile() {
     }
     assert!(is_gone(&disk, &taken.path));
     assert_eq!(backup.length().unwrap(), taken.bytes);
+    assert!(engine.close());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_wants_a_snapshot_does_not_wait_for_the_removal_of_another() {
+    let disk = SimulatedFileSystem::default();
+    let (engine, _) = open(&disk, SnapshotPolicy { keep: 1, ..SnapshotPolicy::default() });
+    for number in 0..3 {
+        propose(&engine, put(&number.to_string(), vec![7; 1 << 20]), "").await;
+    }
+    engine.snapshot().await.unwrap();
+    propose(&engine, put("a", "b"), "").await;
+    // The first cut happens when the third snapshot is wanted.
+    let (cut, mut cutting) = tokio::sync::mpsc::unbounded_channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let operations = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&operations);
+    disk.inject(move |operation, path| {
+        if operation == Operation::Cut && !seen.lock().contains(&Operation::Cut) {
+            cut.send(()).unwrap();
+            may_go_on.recv().unwrap();
+        }
+        if operation == Operation::Cut || (operation == Operation::Create && path.starts_with("data/snapshots")) {
+            seen.lock().push(operation);
+        }
+        None
+    });
+    engine.snapshot().await.unwrap();
+    cutting.recv().await.unwrap();
+    let mut third = Box::pin(engine.snapshot());
+    assert!(third.as_mut().now_or_never().is_none());
+    go_on.send(()).unwrap();
+    third.await.unwrap();
+    assert_eq!(operations.lock()[..3], [Operation::Create, Operation::Cut, Operation::Create]);
+    while operations.lock().iter().filter(|operation| **operation == Operation::Cut).count() < 4 {
+        tokio::task::yield_now().await;
+    }
     assert!(engine.close());
 }
 
