@@ -1,4 +1,17 @@
-//! How an entry lies in the arena: one piece, as short as what it says. Little-endian:
+//! How an entry lies in the arena: one piece, as short as what it says. Little-endian. Most entries are plain: written once
+//! with a short key, a value inside, no content type and no deadline. These say it with one bit:
+//!
+//! ```text
+//! u8             bits 0–1 the arena's · 2 PLAIN · 3–7 value length, its high bits
+//! u8             value length, its low bits
+//! u8             key length
+//! …              key
+//! 4              revision
+//! 5              update time, ms; counts from 2020
+//! …              value
+//! ```
+//!
+//! All others:
 //!
 //! ```text
 //! u16            flags, below
@@ -15,7 +28,7 @@
 //! …              value               unless flag OUTSIDE
 //! ```
 //!
-//! Flags, from the lowest bit: 0–1 the arena's · 3 EXPIRES · 4 OUTSIDE · 5 OWN_TYPE · 6 HISTORY ·
+//! Flags, from the lowest bit: 0–1 the arena's · 2 not PLAIN · 3 EXPIRES · 4 OUTSIDE · 5 OWN_TYPE · 6 HISTORY ·
 //! 7 WIDE_TIME · 8 bytes of the key length, less 1 · 9–10 width of the revision · 11–12 width of the value length · 13–14
 //! bytes of the content type's number.
 
@@ -27,6 +40,7 @@ use super::{
 };
 use crate::model::{EntryRef, Metadata, ValueRef};
 
+const PLAIN: u16 = 1 << 2;
 const EXPIRES: u16 = 1 << 3;
 const OUTSIDE: u16 = 1 << 4;
 const OWN_TYPE: u16 = 1 << 5;
@@ -36,6 +50,12 @@ const KEY_WIDTH_SHIFT: u16 = 8;
 const REVISION_WIDTH_SHIFT: u16 = 9;
 const VALUE_WIDTH_SHIFT: u16 = 11;
 const TYPE_WIDTH_SHIFT: u16 = 13;
+
+/// Bytes before the key of a plain record.
+const PLAIN_HEAD_BYTES: usize = 3;
+const PLAIN_VALUE_SHIFT: u32 = 3;
+/// The longest value of a plain record has as many bits in the first byte as the flags leave, and a byte.
+const PLAIN_VALUE_MAX: usize = (1 << (16 - PLAIN_VALUE_SHIFT)) - 1;
 
 const REVISION_WIDTHS: [usize; 4] = [4, 5, 6, 8];
 const VALUE_WIDTHS: [usize; 4] = [1, 2, 4, 4];
@@ -101,7 +121,18 @@ impl Draft<'_> {
         }
     }
 
+    fn is_plain(&self) -> bool {
+        let Metadata { revision, create_revision, version, update_time_ms, expire_time_ms } = self.metadata;
+        let value_fits = matches!(self.value, Placed::Inside(value) if value.len() <= PLAIN_VALUE_MAX);
+        let metadata_fits = expire_time_ms.is_none() && is_short(update_time_ms) && u32::try_from(revision).is_ok();
+        let first = version == 1 && create_revision == revision;
+        value_fits && metadata_fits && first && self.content_type == Ok(0) && self.key.len() <= 255
+    }
+
     fn flags(&self) -> u16 {
+        if self.is_plain() {
+            return u16::from(LIVE) | PLAIN;
+        }
         let Metadata { revision, create_revision, version, update_time_ms, expire_time_ms } = self.metadata;
         let flag = |flag: u16, is_set: bool| if is_set { flag } else { 0 };
         let width = |widths: &[usize], bytes: usize| {
@@ -140,12 +171,19 @@ impl Draft<'_> {
         let flags = self.flags();
         let shape = Shape(flags);
         let arena_bits = piece[0] & ARENA_BITS;
-        piece[..2].copy_from_slice(&flags.to_le_bytes());
-        piece[0] = piece[0] & !ARENA_BITS | arena_bits;
         let mut at = 2;
-        put_number(piece, &mut at, self.key.len() as u64, shape.key_width());
-        put_number(piece, &mut at, u64::from(self.value_field()), shape.value_width());
-        put_number(piece, &mut at, u64::from(self.content_type.unwrap_or(0)), shape.type_width());
+        if shape.has(PLAIN) {
+            let length = self.value_field();
+            let high = (length >> 8 << PLAIN_VALUE_SHIFT) as u8;
+            piece[..PLAIN_HEAD_BYTES].copy_from_slice(&[flags as u8 | high, length as u8, self.key.len() as u8]);
+            at = PLAIN_HEAD_BYTES;
+        } else {
+            piece[..2].copy_from_slice(&flags.to_le_bytes());
+            put_number(piece, &mut at, self.key.len() as u64, shape.key_width());
+            put_number(piece, &mut at, u64::from(self.value_field()), shape.value_width());
+            put_number(piece, &mut at, u64::from(self.content_type.unwrap_or(0)), shape.type_width());
+        }
+        piece[0] = piece[0] & !ARENA_BITS | arena_bits;
         put_bytes(piece, &mut at, self.key);
         put_number(piece, &mut at, metadata.revision, shape.revision_width());
         let base_ms = if shape.has(WIDE_TIME) { 0 } else { EPOCH_MS };
@@ -202,6 +240,9 @@ impl Shape {
     }
 
     fn key_at(self) -> usize {
+        if self.has(PLAIN) {
+            return PLAIN_HEAD_BYTES;
+        }
         2 + self.key_width() + self.value_width() + self.type_width()
     }
 
@@ -242,15 +283,22 @@ fn varint_at(bytes: &[u8], at: usize) -> (u64, usize) {
 
 impl<'arena> Record<'arena> {
     fn shape(self) -> Shape {
-        Shape(u16::from_le_bytes([self.0[0], self.0[1]]))
+        match u16::from(self.0[0]) & PLAIN {
+            0 => Shape(u16::from_le_bytes([self.0[0], self.0[1]])),
+            _ => Shape(PLAIN),
+        }
     }
 
     fn key_length(self) -> usize {
-        number_at(self.0, 2, self.shape().key_width()) as usize
+        let shape = self.shape();
+        if shape.has(PLAIN) { usize::from(self.0[2]) } else { number_at(self.0, 2, shape.key_width()) as usize }
     }
 
     fn value_field(self) -> u32 {
         let shape = self.shape();
+        if shape.has(PLAIN) {
+            return u32::from(self.0[0] >> PLAIN_VALUE_SHIFT) << 8 | u32::from(self.0[1]);
+        }
         number_at(self.0, 2 + shape.key_width(), shape.value_width()) as u32
     }
 
@@ -340,7 +388,7 @@ impl<'arena> Record<'arena> {
             let at = self.own_type_at();
             std::str::from_utf8(&self.0[at + 1..][..usize::from(self.0[at])]).unwrap_or_default()
         } else {
-            let at = 2 + shape.key_width() + shape.value_width();
+            let at = shape.key_at() - shape.type_width();
             types.name(number_at(self.0, at, shape.type_width()) as u16)
         };
         EntryRef { key: self.key(), value, content_type, metadata: self.metadata() }
@@ -370,12 +418,18 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(
             key in proptest::collection::vec(any::<u8>(), 1..300),
-            value in proptest::collection::vec(any::<u8>(), 0..300),
+            value in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..300),
+                proptest::collection::vec(any::<u8>(), PLAIN_VALUE_MAX - 1..PLAIN_VALUE_MAX + 2),
+            ],
             slot in proptest::option::of(any::<u32>()),
             own in proptest::option::of("[a-z]{0,255}"),
             number in prop_oneof![Just(0_u16), 1..1_024_u16],
-            (revision, create_revision, version) in (any_number(), any_number(), any_number()),
-            (update_time_ms, expire_time_ms) in (any_time(), proptest::option::of(any_time())),
+            (revision, create_revision, version) in prop_oneof![
+                (any_number(), any_number(), any_number()),
+                any_number().prop_map(|revision| (revision, revision, 1)),
+            ],
+            (update_time_ms, expire_time_ms) in (any_time(), prop_oneof![Just(None), any_time().prop_map(Some)]),
         ) {
             let metadata = Metadata { revision, create_revision, version, update_time_ms, expire_time_ms };
             let placed = slot.map_or(Placed::Inside(&value), Placed::Outside);
@@ -396,5 +450,14 @@ mod tests {
                 prop_assert_eq!(entry.content_type, own.as_deref().unwrap_or_default());
             }
         }
+    }
+    #[test]
+    fn a_plain_record_costs_twelve_bytes() {
+        let metadata =
+            Metadata { revision: 7, create_revision: 7, version: 1, update_time_ms: EPOCH_MS, expire_time_ms: None };
+        let draft = Draft { key: &[1; 32], value: Placed::Inside(&[2; 256]), content_type: Ok(0), metadata };
+        assert_eq!(draft.length(), 32 + 256 + 12);
+        let again = Draft { metadata: Metadata { version: 2, ..metadata }, ..draft };
+        assert!(again.length() > draft.length());
     }
 }
