@@ -158,6 +158,7 @@ impl Wal {
             let written = self.active.file.write_all_at(&self.group, self.active.position);
             self.fail_on("a write to the active segment failed", written)?;
             self.active.position += bytes;
+            self.preparer.note_filled(self.active.position, self.active.bytes);
             self.group.clear();
             // One large group must not hold its memory for ever.
             self.group.shrink_to(1 << 20);
