@@ -3,6 +3,12 @@
 //!
 //! Log and apply share a thread: applying a group costs a small part of its sync, and a hand-over to a second thread
 //! costs a wake. A replicated log would keep this shape: append, wait until durable, apply in order.
+//!
+//! Two ways to use the time of a sync were tried, and lost (over gRPC, the load on the same two cores, medians of five rounds
+//! in turns). To apply a group while a thread syncs the next one makes groups smaller: `BatchWrite`, 32 batches of 100 in
+//! flight, took 660,000 keys a second without, 612,000 where groups of 128 KiB and more went that way, 540,000 where all did.
+//! To wait 100 µs for a group to become as large as the last one: 622,000 without, 550,000 with. Single puts showed no
+//! difference beyond the noise of 3%.
 
 use std::{
     collections::VecDeque,
