@@ -21,7 +21,7 @@ use crate::{
         self, EventKind,
         storage::{Evict, Expire, LogRecord, Open, Settings, log_record::Command},
     },
-    store::{Place, Places, Store},
+    store::{INSIDE_BYTES_MAX, Place, Places, Store},
 };
 
 use super::{
@@ -453,7 +453,9 @@ fn carry_out(place: &mut Place<'_>, plan: Plan<'_>, time_ms: u64, changed: &mut 
             let expired = before.filter(|entry| entry.metadata.expired_at(time_ms));
             let expiry = expired.map(|entry| Draft::new(place.key(), Some(&entry), 0));
             let alive = if expired.is_some() { None } else { before };
-            let draft = Draft::new(place.key(), alive.as_ref(), content_type.len() + value.len());
+            // A larger value is shared with the store.
+            let value_bytes = if value.len() <= INSIDE_BYTES_MAX { value.len() } else { 0 };
+            let draft = Draft::new(place.key(), alive.as_ref(), content_type.len() + value_bytes);
             place
                 .put(&value, &content_type, metadata)
                 .map_err(|error| Refusal { reason: error.reason, current_revision: 0 })?;
