@@ -15,6 +15,8 @@ use super::{
 };
 
 const HEAD_BYTES: usize = 8;
+/// Bytes of a cache line.
+const LINE_BYTES: usize = 64;
 const KIND_SHIFT: u8 = 3;
 /// Room grows and shrinks by so many handles: blocks stay nearly full, where doubling would leave a third of them empty.
 pub const STEP: usize = 32;
@@ -106,13 +108,28 @@ impl Block {
         u32_at(arena.get(self.handle), HEAD_BYTES + slot * 4)
     }
 
+    fn handle_bytes<'arena>(&self, arena: &'arena Arena) -> &'arena [u8] {
+        if self.length == 0 { &[] } else { &arena.get(self.handle)[HEAD_BYTES..][..self.len() * 4] }
+    }
+
     /// The handles.
     pub fn handles<'arena>(
         &self,
         arena: &'arena Arena,
     ) -> impl DoubleEndedIterator<Item = u32> + ExactSizeIterator + 'arena {
-        let bytes = if self.length == 0 { &[] } else { &arena.get(self.handle)[HEAD_BYTES..][..self.len() * 4] };
-        bytes.chunks_exact(4).map(|bytes| u32_at(bytes, 0))
+        self.handle_bytes(arena).chunks_exact(4).map(|bytes| u32_at(bytes, 0))
+    }
+
+    /// The slot of a handle. A line of memory is compared as one, without a branch for each handle in it.
+    pub fn slot_of(&self, arena: &Arena, handle: u32) -> Option<usize> {
+        let found = |bytes: &[u8]| u32_at(bytes, 0) == handle;
+        for (number, line) in self.handle_bytes(arena).chunks(LINE_BYTES).enumerate() {
+            if line.chunks_exact(4).fold(false, |any, bytes| any | found(bytes)) {
+                let within = line.chunks_exact(4).position(found)?;
+                return Some(number * (LINE_BYTES / 4) + within);
+            }
+        }
+        None
     }
 
     /// Bytes of the tags.

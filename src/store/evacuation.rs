@@ -68,7 +68,7 @@ impl Shard {
         }
         let record = Record(self.records.get(new));
         let hash = hash_of(self.hash_seed, record.key());
-        let by_key = self.place_of_key(record.key());
+        let by_key = self.place_of_entry(old);
         let by_deadline = record.expire_time_ms().map(|deadline_ms| self.place_of_deadline(deadline_ms, record.key()));
         self.index.replace(&mut self.blocks, hash, old, new);
         self.ordered.replace(&mut self.blocks, by_key, new);

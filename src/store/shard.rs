@@ -156,6 +156,13 @@ impl Shard {
         self.ordered.place(&self.blocks, |handle| Record(self.records.get(handle)).key() < key)
     }
 
+    /// The place before an entry that is in order.
+    pub(super) fn place_of_entry(&self, handle: u32) -> Cursor {
+        let key_of = |handle| Record(self.records.get(handle)).key();
+        let key = key_of(handle);
+        self.ordered.place_of(&self.blocks, handle, |other| key_of(other) < key)
+    }
+
     pub(super) fn place_of_deadline(&self, deadline_ms: u64, key: &[u8]) -> Cursor {
         self.deadlines.place(&self.blocks, |handle| {
             let record = Record(self.records.get(handle));
@@ -336,7 +343,7 @@ impl Place<'_> {
         self.shard.sizes.remove(bytes);
         self.shard.detach(handle, true);
         self.shard.index.remove(&mut self.shard.blocks, self.hash, handle);
-        let place = self.shard.place_of_key(self.key);
+        let place = self.shard.place_of_entry(handle);
         self.shard.ordered.remove(&mut self.shard.blocks, place);
         let units = self.shard.units(handle);
         self.shard.records.release(handle, units);
@@ -371,7 +378,7 @@ impl Place<'_> {
             }
             Some((old, old_units)) if old != handle => {
                 shard.index.replace(&mut shard.blocks, self.hash, old, handle);
-                let place = shard.place_of_key(draft.key);
+                let place = shard.place_of_entry(old);
                 shard.ordered.replace(&mut shard.blocks, place, handle);
                 shard.records.release(old, old_units);
             }
