@@ -451,6 +451,31 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn plain_records_and_those_that_are_it_by_little_read_back() {
+        let metadata =
+            Metadata { revision: 7, create_revision: 7, version: 1, update_time_ms: EPOCH_MS, expire_time_ms: None };
+        for key_bytes in [1, 255, 256] {
+            for value_bytes in [0, 1, 255, 256, 2_048, PLAIN_VALUE_MAX, PLAIN_VALUE_MAX + 1] {
+                for revision in [7, u64::from(u32::MAX), 1 << 32] {
+                    let (key, value) = (vec![3; key_bytes], vec![5; value_bytes]);
+                    let metadata = Metadata { revision, create_revision: revision, ..metadata };
+                    let draft = Draft { key: &key, value: Placed::Inside(&value), content_type: Ok(0), metadata };
+                    let mut piece = vec![0xFF; draft.length()];
+                    draft.write(&mut piece);
+                    let plain = key_bytes < 256 && value_bytes <= PLAIN_VALUE_MAX && revision >> 32 == 0;
+                    assert_eq!(draft.is_plain(), plain, "{key_bytes} {value_bytes} {revision}");
+                    let record = Record(&piece);
+                    assert_eq!((record.length(), record.key(), record.metadata()), (piece.len(), &key[..], metadata));
+                    let types = ContentTypes::default();
+                    assert_eq!(record.entry(&types, &[]).value.as_slice(), value);
+                    assert_eq!(piece[0] & ARENA_BITS, ARENA_BITS, "the arena's bits are left alone");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_plain_record_costs_twelve_bytes() {
         let metadata =

@@ -10,6 +10,7 @@ use tandem::{
 
 use super::*;
 
+const FIRST_SEGMENT: &str = "00000000000000000001.wal";
 const SURVIVALS: [Survives; 4] = [Survives::Nothing, Survives::Everything, Survives::Prefix, Survives::Anything];
 
 /// What became of the writes of one key, in order: each value (`None`: deleted), and from which one on it must be kept.
@@ -50,12 +51,10 @@ fn three_alike(number: u64) -> Command {
     Command::BatchWrite(pb::BatchWriteRequest { writes: writes.to_vec(), options: None })
 }
 
-const FIRST_SEGMENT: &str = "00000000000000000001.wal";
-
-/// Writes until it is done or the machine stops.
+/// Writes until it is done, and what is superfluous has gone, or the machine stops.
 pub async fn workload(disk: &SimulatedFileSystem, engine: &Engine, seen: &mut Seen) {
     for step in 0..72_u64 {
-        // At the end two snapshots are kept of seven, and the log behind an older one is gone.
+        // At the end two snapshots are kept of six, and the log behind an older one is gone.
         if step % 12 == 8 && engine.snapshot().await.is_err() {
             return;
         }
@@ -100,7 +99,9 @@ pub async fn workload(disk: &SimulatedFileSystem, engine: &Engine, seen: &mut Se
         let healthy = *engine.health().borrow() == Health::Ready && engine.snapshot_status().alarm.is_none();
         healthy && !disk.crashed() && names(disk, "data/wal").iter().any(|name| name == FIRST_SEGMENT)
     };
+    let started = Instant::now();
     while removes() {
+        assert!(started.elapsed() < Duration::from_secs(30), "the log is not cut");
         tokio::task::yield_now().await;
     }
 }

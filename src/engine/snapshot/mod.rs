@@ -363,10 +363,10 @@ impl Snapshots {
     }
 
     /// Removes what is superfluous, as far as nobody reads it, until the server stops or somebody wants a snapshot: that
-    /// need not wait, and the rest goes after it.
+    /// need not wait, and the rest goes after it. On a disk that is short of room it waits for just that room.
     fn go_on_with(&self, removal: &mut Removal) {
         while !self.stopped() {
-            if self.is_wanted() && removal.can_wait() {
+            if self.is_wanted() && removal.can_wait() && !self.disk_is_short() {
                 break;
             }
             match removal.step() {
@@ -390,10 +390,14 @@ impl Snapshots {
         tries.wanted > tries.begun
     }
 
+    fn disk_is_short(&self) -> bool {
+        self.shared.disk_full.load(Ordering::Relaxed) || self.shared.disk_room.is_low()
+    }
+
     /// Rests, so that room is given back no faster than it is written; not while the disk is short of it.
     fn rest_after(&self, bytes: u64) {
         let time = Duration::from_secs_f64(bytes as f64 / self.policy.bytes_per_second.max(1) as f64);
-        let short = self.shared.disk_full.load(Ordering::Relaxed) || self.shared.disk_room.is_low();
+        let short = self.disk_is_short();
         let mut tries = self.tries.lock();
         if tries.wanted <= tries.begun && !short && !self.stopped() {
             self.changed.wait_for(&mut tries, time.min(LOOK_EVERY));
