@@ -605,6 +605,64 @@ async fn a_message_that_does_not_arrive_in_time_is_refused_with_its_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_in_pieces_is_answered_like_a_whole_one() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let client = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let answer_to = async |path: &str, encoding: &str, pieces: Vec<&[u8]>| {
+        let frames =
+            pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::copy_from_slice(piece))));
+        let body = StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>()));
+        let request = http::Request::post(format!("http://{}{path}", server.grpc))
+            .header("content-type", "application/grpc")
+            .header("grpc-encoding", encoding)
+            .body(body)
+            .unwrap();
+        let (head, body) = client.request(request).await.unwrap().into_parts();
+        let mut headers = head.headers;
+        let body = body.collect().await.unwrap();
+        let trailers = body.trailers().cloned();
+        let status = tonic::Status::from_header_map(trailers.as_ref().unwrap_or(&headers)).unwrap();
+        let reason = status.get_details_error_info().map_or("OK".into(), |info| info.reason);
+        // The order within the details is left to chance.
+        for differs in ["date", "kv-trace-id", "grpc-status-details-bin"] {
+            headers.remove(differs);
+        }
+        (reason, headers, body.to_bytes(), trailers)
+    };
+    let got = framed(&get("a"));
+    let rows = [
+        ("Put", framed(&put("a", "value")), "OK"),
+        ("Get", got.clone(), "OK"),
+        ("Get", framed(&get("absent")), "KEY_NOT_FOUND"),
+        ("Put", framed(&put("", "value")), "KEY_EMPTY"),
+        ("Put", framed(&put("a", &"x".repeat(2 << 20))), "VALUE_TOO_LARGE"),
+        ("Get", vec![0, 0, 0, 0, 1, 0xff], "MALFORMED"),
+        ("Get", vec![0, 0, 0, 0, 9, 0x0a], "MALFORMED"),
+        ("Get", vec![1, 0, 0, 0, 1, 0xff], "MALFORMED"),
+        ("Get", [&got[..], b"more"].concat(), "MALFORMED"),
+        ("Get", [&got[..], &got].concat(), "OK"),
+        ("Get", vec![], "MALFORMED"),
+        ("Watch", vec![0, 0, 0, 0, 1, 0xff], "MALFORMED"),
+        ("Nothing", got.clone(), "ROUTE_NOT_FOUND"),
+    ];
+    for (method, message, reason) in &rows {
+        let path = format!("/tandem.v1.KvService/{method}");
+        let whole = answer_to(&path, "identity", vec![message]).await;
+        let ended = answer_to(&path, "identity", vec![message, b""]).await;
+        let (first, second) = message.split_at(message.len() / 2);
+        let halves = answer_to(&path, "identity", vec![first, second]).await;
+        assert_eq!(whole.0, *reason, "{method} {whole:?}");
+        assert_eq!(whole.1["content-type"], "application/grpc");
+        let revisions = *method == "Put" && *reason == "OK";
+        assert!(revisions || (whole == ended && whole == halves), "{method} {whole:?}\n{ended:?}\n{halves:?}");
+        let refused = answer_to(&path, "br", vec![message]).await;
+        assert_eq!(refused, answer_to(&path, "br", vec![first, second]).await);
+        assert_ne!(refused.0, "OK");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_ends_when_its_grpc_timeout_is_over_idle_or_not() {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());

@@ -15,7 +15,7 @@ use std::{
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut, buf::Reader};
 use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use tonic::{Status, body::Body};
 
 use super::counted::{Counted, Patience};
@@ -31,27 +31,31 @@ pub const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accep
 pub const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip,identity");
 
 /// Before each message: a flag and the length.
-const HEAD_BYTES: usize = 5;
+pub const HEAD_BYTES: usize = 5;
 
 /// What one call has agreed on.
 #[derive(Clone, Copy, Debug)]
 pub struct Gzip {
+    /// The client's messages come as they are.
+    pub plain: bool,
     inflates: bool,
     deflates: bool,
     /// A message may inflate to this much.
-    message_bytes_max: usize,
+    pub message_bytes_max: usize,
 }
 
 impl Gzip {
     /// Takes the agreement out of a request's headers; tonic refuses any encoding that is left there.
     pub fn negotiate(headers: &mut HeaderMap, message_bytes_max: usize) -> Self {
-        let inflates = headers.get(GRPC_ENCODING).is_some_and(|encoding| encoding == "gzip");
+        let encoding = headers.get(GRPC_ENCODING);
+        let plain = encoding.is_none_or(|encoding| encoding == "identity");
+        let inflates = encoding.is_some_and(|encoding| encoding == "gzip");
         if inflates {
             headers.remove(GRPC_ENCODING);
         }
         let accepted = headers.get(GRPC_ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let deflates = accepted.split(',').any(|encoding| encoding.trim() == "gzip");
-        Self { inflates, deflates, message_bytes_max }
+        Self { plain, inflates, deflates, message_bytes_max }
     }
 
     /// A request's body as tonic shall see it, counted and waited for within `patience`.
@@ -80,12 +84,15 @@ impl Gzip {
             return response;
         }
         response.headers_mut().insert(GRPC_ENCODING, HeaderValue::from_static("gzip"));
+        if response.body().size_hint().upper().is_some_and(|bytes| bytes < COMPRESSED_BODY_BYTES_MIN) {
+            return response;
+        }
         response.map(|body| Body::new(Deflated { body, received: BytesMut::new(), current: None, trailers: None }))
     }
 }
 
 /// The first message's flag and length, if its head is there.
-fn head_of(received: &[u8]) -> Option<(u8, usize)> {
+pub fn head_of(received: &[u8]) -> Option<(u8, usize)> {
     let head = received.first_chunk::<HEAD_BYTES>()?;
     Some((head[0], u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize))
 }
@@ -306,7 +313,7 @@ mod tests {
             crate::traces::Traces::off(),
         );
         let share = Arc::new(service.body_share());
-        let gzip = Gzip { inflates: true, deflates: false, message_bytes_max: limit };
+        let gzip = Gzip { plain: false, inflates: true, deflates: false, message_bytes_max: limit };
         gzip.inflate(Full::new(messages), &share, None).collect().await.map(|body| body.to_bytes())
     }
 

@@ -12,6 +12,7 @@ mod refusal;
 mod routed;
 mod sharing;
 mod status;
+mod unary;
 
 use std::pin::Pin;
 
@@ -20,7 +21,6 @@ use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{
     config::Cors,
-    limits::VALUE_BYTES_MAX,
     pb::{
         self,
         kv_service_server::{KvService, KvServiceServer},
@@ -33,6 +33,7 @@ pub use self::{health::follow_health, outermost::Door};
 use self::{
     routed::{Routed, Served},
     sharing::of_grpc,
+    unary::ANSWER_BYTES_MAX,
 };
 
 /// Where the time went, for those who ask.
@@ -51,7 +52,7 @@ pub fn door(service: &Service, cors: &Cors) -> Result<Reported<KvServiceServer<K
     let limits = service.limits();
     let kv = KvServiceServer::new(Kv { service: service.clone() })
         .max_decoding_message_size(limits.request_bytes + MESSAGE_SLACK_BYTES)
-        .max_encoding_message_size(2 * VALUE_BYTES_MAX);
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
     door_to(service, kv, pb::PUBLIC_DESCRIPTORS, cors)
 }
 

@@ -29,6 +29,7 @@ use super::{
     refusal::{DETAILS, explain},
     routed::{Routed, Served},
     status::{reason_of, to_status},
+    unary::{self, Unary},
 };
 use crate::{
     api::{
@@ -143,7 +144,7 @@ impl<M: Served> Door<M> {
             // files are long.
             _ => None,
         };
-        let answer = self.answer_of_routes(request, dialect, patience, &closing);
+        let answer = self.answer_of_routes(request, dialect, call, patience, &closing);
         AssertUnwindSafe(answer).catch_unwind().map(move |answered| match answered {
             Ok(Ok(response)) => explained(dialect, &closing, response),
             // Routes are infallible.
@@ -159,6 +160,7 @@ impl<M: Served> Door<M> {
         &self,
         mut request: Request<Lent>,
         dialect: Dialect,
+        call: Call,
         mut patience: Option<Patience>,
         closing: &Closing,
     ) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<M> {
@@ -167,12 +169,16 @@ impl<M: Served> Door<M> {
         let gzip = Gzip::negotiate(request.headers_mut(), self.service.limits().request_bytes + MESSAGE_SLACK_BYTES);
         let (mut routes, closing) = (self.routes.clone(), closing.clone());
         if dialect == Dialect::Native {
+            let unary = Unary::of::<M>(&closing, call, &share, gzip);
             // Routes are always ready.
-            let answer = routes.call(request.map(|body| gzip.inflate(body, &share, patience)));
-            return Either::Left(answer.map_ok(move |response| {
+            let answer = unary::answer(unary, request, {
+                let share = Arc::clone(&share);
+                move |request| routes.call(request.map(|body| gzip.inflate(body, &share, patience)))
+            });
+            return Either::Left(Box::pin(answer.map_ok(move |response| {
                 drop(share);
                 gzip.deflate(closing.close(response))
-            }));
+            })));
         }
         dialect.normalise(&mut request);
         // All this behind the translator, which would give every error of the body the same meaning.
