@@ -45,6 +45,8 @@
 //!   step under all locks stays below a millisecond.
 //! - `api::ops` stands above `api::grpc` and `api::rest`, which never see each other: its listener speaks both, each through
 //!   a door of their make.
+//! - A gRPC call of one message that came whole is answered without tonic's codec, a sixth of a small call's work
+//!   (`api::grpc::unary`); whatever is out of the ordinary goes to tonic as it came.
 //! - Size classes of keys are counted with every write (`store::sizes`); bytes by prefix and the largest keys are found by a
 //!   slow walk (`engine::keyspace`), since counting them live would hold each prefix in memory.
 //! - Watchers are served by a thread of their own (`engine::watch::hub`): the log thread only asks whether a record

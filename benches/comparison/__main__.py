@@ -118,7 +118,7 @@ def measure_all(context, measures):
             print(f"round {number + 1} of {context.options.rounds}", file=sys.stderr)
         for name, server in servers.items():
             if refused := server.refused():
-                raise Failed(f"{name} refused {refused} requests: the figures are not what they seem")
+                raise Failed(f"{name} refused requests, so the figures are not what they seem: {refused}")
     finally:
         for server in servers.values():
             server.stop()
