@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 /// Requests are made of many small, short-lived pieces: beside glibc's allocator, on two cores, this one took 8% to 16% off
-/// the server's CPU time a request, on both doors. The store's own memory is not its matter: that comes from pages.
+/// the server's CPU time a request, on both doors; jemalloc is as quick for single requests, takes 14% from `BatchWrite` and
+/// 30% more memory. The store's own memory is not its matter: that comes from pages.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

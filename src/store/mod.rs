@@ -4,6 +4,19 @@
 //! One writer (the applier) and many readers. A shard is a hash [`index`] and an [`ordered`] one of 32-bit handles into an [`arena`] that
 //! holds each entry as one [`record`], and a second ordered index of deadlines for the keys that have one. The indexes' own
 //! [`block`]s lie in a second arena. After deletes [`evacuation`] empties pages of both and gives them back.
+//!
+//! Chosen by measurement, against maps off the shelf with the same entries (32 + 256 bytes, one thread, keys by chance,
+//! medians of 3; bytes of resident memory a key, nanoseconds to read a value out and to overwrite one):
+//!
+//! ```text
+//!                                        1 million keys              10 thousand keys
+//!                                        bytes   read   overwrite    read   overwrite
+//! this                                     314    789         841     102         140
+//! 16 × hashbrown, no order                 673    736       1,036     175         317
+//! 16 × hashbrown, a BTreeMap of the keys   724    745       1,026     207         314
+//! DashMap of 16 shards, no order           562    646         915     102         246
+//! BTreeMap                                 547  1,710       1,855     246         266
+//! ```
 
 mod arena;
 mod block;
@@ -41,7 +54,8 @@ pub use self::{
 };
 use crate::model::EntryRef;
 
-/// Few, so that reads of several keys stay cheap and slack stays small.
+/// Few, so that reads of several keys stay cheap and slack stays small. With 4, over the doors on two cores, readers and
+/// writer meet: 28.0 µs of processor time a REST PUT instead of 25.0, 543,000 keys/s by `BatchWrite` instead of 621,000.
 const SHARDS: usize = 16;
 /// Expired entries that are looked up under one lock.
 const DUE_STEP: usize = 256;
