@@ -16,9 +16,12 @@ mod support;
 mod timeline;
 mod watchers;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -37,6 +40,8 @@ use self::{
 
 /// Clients of each door.
 const CLIENTS: usize = 6;
+/// Watchers are told at once what there is.
+const HEARD_WITHIN: Duration = Duration::from_secs(120);
 /// Under no prefix but that of everything, and under `k/`: when it changes, that is the end.
 const LAST: &str = "k/~last";
 
@@ -95,7 +100,8 @@ async fn judge(server: &Server, mut calls: Vec<Call>, clock: Clock, watchers: Ve
     let log = watch(log, &sender).await.unwrap();
     let timeline = Timeline::new(&log.groups).unwrap_or_else(|why| panic!("{why}"));
     for watcher in watchers {
-        let watched = watcher.await.unwrap();
+        // All there is to hear was said before: a watcher that still waits would wait for ever.
+        let watched = tokio::time::timeout(HEARD_WITHIN, watcher).await.expect("a watcher heard no end").unwrap();
         check_watched(&timeline, &watched).unwrap_or_else(|why| panic!("{why}"));
     }
     let report = check(&timeline, &calls).unwrap_or_else(|why| panic!("{why}"));

@@ -1,6 +1,8 @@
 //! Watchers of every kind that run beside the clients, resume by themselves where they are broken off, and keep what they
 //! were told.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use tandem::pb::{self, key_range::Kind, kv_service_client::KvServiceClient};
@@ -10,10 +12,10 @@ use super::{
     checker::Watched,
     timeline::{Group, key_of},
 };
-use crate::{
-    doors::json::message_from_json,
-    support::{self, Client},
-};
+use crate::{doors::json::message_from_json, support};
+
+/// A server that runs answers a watcher at once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// Where the server listens now.
 #[derive(Clone, Debug)]
@@ -112,7 +114,7 @@ fn server_sent(text: &str) -> Option<Message> {
 }
 
 impl Watcher {
-    async fn connect(&self, addresses: &Addresses, client: &Client, resume: Option<u64>) -> Option<Stream> {
+    async fn connect(&self, addresses: &Addresses, resume: Option<u64>) -> Option<Stream> {
         let request = pb::WatchRequest {
             range: Some(pb::KeyRange { kind: Some(Kind::Prefix(self.prefix.into())) }),
             start_revision: match (resume, self.from) {
@@ -142,18 +144,20 @@ impl Watcher {
         }
         let media_type = if self.over == Over::EventStream { "text/event-stream" } else { "application/x-ndjson" };
         headers.push(("accept", media_type.to_owned()));
+        let client = support::client();
         let mut request = http::Request::get(url);
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let response = client.request(request.body(Full::new(Bytes::new())).unwrap()).await.ok()?;
+        let answered = client.request(request.body(Full::new(Bytes::new())).unwrap());
+        // Once, the client's library had opened a connection and never sent the request: such a one is begun anew.
+        let response = tokio::time::timeout(ANSWER_WITHIN, answered).await.ok()?.ok()?;
         assert_eq!(response.status(), 200);
         Some(Stream::Lines { body: response.into_body(), text: Vec::new(), over: self.over })
     }
 
     /// Watches until `last` changes. Broken off, it resumes behind the last revision that it knows whole.
     pub async fn watch_until(self, last: Bytes, addresses: watch::Receiver<Addresses>) -> Watched {
-        let client = support::client();
         let mut watched = Watched {
             name: format!("{self:?}"),
             prefix: self.prefix.into(),
@@ -165,9 +169,9 @@ impl Watcher {
         let mut resume = None;
         loop {
             let now = addresses.borrow().clone();
-            let Some(mut stream) = self.connect(&now, &client, resume).await else {
+            let Some(mut stream) = self.connect(&now, resume).await else {
                 // The server is on its way up again.
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             };
             let mut state = Vec::new();
