@@ -57,7 +57,8 @@ fn from_error(error: Error) -> Refused {
 }
 
 fn from_status(status: &tonic::Status) -> Refused {
-    if std::error::Error::source(status).is_some() {
+    let unanswered = status.code() == tonic::Code::Cancelled && status.details().is_empty();
+    if unanswered || std::error::Error::source(status).is_some() {
         return broken_off();
     }
     let info = status.get_error_details().error_info().cloned().unwrap_or_else(|| panic!("no ErrorInfo: {status:?}"));
@@ -98,17 +99,24 @@ fn broken_off() -> Refused {
     Refused { reason: BROKEN_OFF.into(), outcome: None, current_revision: None, store_revision: None, replayed: false }
 }
 
+/// A server answers sooner, or is gone. Twice a client's library waited for ever, on no connection at all.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
 /// No status is so high: the connection broke off before there was one.
 const NO_STATUS: u16 = 999;
 
 async fn send(client: &Client, method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-    let broken_off = |_| Answer { status: NO_STATUS, headers: http::HeaderMap::new(), body: Bytes::new() };
-    support::try_send(client, method, url, headers, body).await.unwrap_or_else(broken_off)
+    let broken_off = || Answer { status: NO_STATUS, headers: http::HeaderMap::new(), body: Bytes::new() };
+    match tokio::time::timeout(ANSWER_WITHIN, support::try_send(client, method, url, headers, body)).await {
+        Ok(answer) => answer.unwrap_or_else(|_| broken_off()),
+        Err(_) => broken_off(),
+    }
 }
 
 impl Door {
     pub async fn over_grpc(address: &str) -> Self {
-        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let endpoint =
+            tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(ANSWER_WITHIN);
         Self::Grpc(KvServiceClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(16 << 20))
     }
 
